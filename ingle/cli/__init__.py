@@ -1,0 +1,1 @@
+"""The `ingle` command: one file per verb, with `add_arguments(parser)` and `run(args)`."""

@@ -1,0 +1,79 @@
+"""From the command line's MODEL to an engine that is ready, and what is known about the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ingle.engine.llm import LLM, Quant
+from ingle.errors import ModelNotFoundError
+from ingle.models import resolve_model
+
+if TYPE_CHECKING:
+    from ingle.engine.engine import Engine
+    from ingle.engine.request import SamplingParams
+    from ingle.prompt.tokenizer import Tokenizer
+
+SHIPPED_NAME = "ingle-reasoner"
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A model with its engine. examples: questions it was trained for, if it is the shipped one."""
+
+    name: str
+    tokenizer: Tokenizer
+    engine: Engine
+    defaults: SamplingParams
+    parameters: int
+    fingerprint: str
+    examples: tuple[str, ...]
+
+
+def load(model: str | None, quant: Quant = "auto", **engine_options: Any) -> Loaded:
+    """Load a model folder (None: the shipped reasoner) and set an engine up for it.
+
+    engine_options: fields of EngineConfig. Raises the typed errors of `ingle.errors`.
+    """
+    folder = resolve_model(model)
+    llm = LLM(folder, quant, **engine_options)
+    assert llm.tokenizer is not None
+    shipped = _is_shipped(folder)
+    return Loaded(
+        name=SHIPPED_NAME if shipped else folder.resolve().name,
+        tokenizer=llm.tokenizer,
+        engine=llm.engine,
+        defaults=llm.default_params,
+        parameters=_count(llm.model),
+        fingerprint=_fingerprint(folder),
+        examples=_examples() if shipped else (),
+    )
+
+
+def _is_shipped(folder: Path) -> bool:
+    try:
+        return folder.resolve() == resolve_model(None).resolve()
+    except ModelNotFoundError:
+        return False
+
+
+def _examples() -> tuple[str, ...]:
+    """One question of every task first, so that a short list shows all that can be asked."""
+    from ingle.tasks import TASKS, examples
+
+    heads = {task.EXAMPLES[0] for task in TASKS.values()}
+    return tuple(sorted(examples(), key=lambda text: text not in heads))
+
+
+def _count(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def _fingerprint(folder: Path) -> str:
+    """Changes when the config or the size of a weight file does; a label, not a proof."""
+    digest = sha256((folder / "config.json").read_bytes())
+    for file in sorted(folder.glob("*.safetensors")):
+        digest.update(f"{file.name}:{file.stat().st_size}".encode())
+    return f"fp_{digest.hexdigest()[:12]}"

@@ -1,0 +1,44 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ingle.engine.request import SamplingParams
+
+QUANTS = ("auto", "int4", "int8", "bf16", "fp32")
+SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed")
+
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "model", nargs="?", metavar="MODEL", help="model folder (default: the shipped reasoner)"
+    )
+    parser.add_argument("--quant", choices=QUANTS, default="auto", help="weights in memory")
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="machine-readable output")
+
+
+def add_sampling(parser: argparse.ArgumentParser) -> None:
+    """Unset options take the model's own defaults."""
+    group = parser.add_argument_group("sampling (default: what the model's files say)")
+    group.add_argument("--max-tokens", type=int, metavar="N")
+    group.add_argument("--temperature", type=float, metavar="T", help="0 is greedy")
+    group.add_argument("--top-p", type=float, metavar="P")
+    group.add_argument("--top-k", type=int, metavar="K")
+    group.add_argument("--min-p", type=float, metavar="P")
+    group.add_argument("--seed", type=int, metavar="N")
+    group.add_argument("--stop", action="append", metavar="TEXT", help="may be given repeatedly")
+
+
+def sampling(args: argparse.Namespace, defaults: SamplingParams) -> SamplingParams:
+    """The given options over the model's defaults; raises InvalidRequestError out of range."""
+    given = {name: value for name in SAMPLING if (value := getattr(args, name)) is not None}
+    if args.stop:
+        given["stop"] = tuple(args.stop)
+    return replace(defaults, **given)

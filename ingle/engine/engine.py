@@ -1,0 +1,387 @@
+"""Tokens in, tokens out: many requests at once over one model, one step at a time.
+
+Legend: N rows of a step, D model width, R sampled rows.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections import deque
+from threading import Lock
+from time import perf_counter
+from traceback import format_tb
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from ingle.engine.cache import LatentCache
+from ingle.engine.config import EngineConfig
+from ingle.engine.prefix import PrefixCache
+from ingle.engine.request import FinishReason, Request, TokenEvent, TokenOut
+from ingle.engine.runner import Runner, Span, StepModel
+from ingle.engine.sampler import Row, Sample, Sampler, SamplingFailure, SamplingState
+from ingle.engine.scheduler import Scheduler, Work
+from ingle.engine.sequence import Sequence
+from ingle.engine.speculative import Computed, DraftController, Speculator
+from ingle.engine.stats import EngineStats
+from ingle.engine.text import TextStream
+from ingle.errors import ContextLengthError, InvalidRequestError, QueueFullError
+from ingle.models.batch import PAGE_TOKENS
+
+if TYPE_CHECKING:
+    from ingle.prompt.tokenizer import Tokenizer
+
+logger = logging.getLogger(__name__)
+
+
+class _Part(NamedTuple):
+    """One sequence's rows in a step: hidden rows `first ..`, sampled rows `sampled ..`."""
+
+    work: Work
+    first: int
+    sampled: int  # -1: a prefill chunk that does not reach the last known token
+    drafts: list[int]
+
+
+class Engine:
+    """Continuous batching with chunked prefill, a prefix cache, pre-emption and speculation.
+
+    One thread calls `step`; `submit` and `cancel` may be called from any. The same request with
+    the same seed gives the same tokens, alone or in a batch, cached or not, drafted or not, as far
+    as the model's rows do not depend on each other (bitwise on the fp32 `cpu` kernels).
+    """
+
+    def __init__(
+        self,
+        model: StepModel,
+        tokenizer: Tokenizer | None = None,
+        config: EngineConfig | None = None,
+    ) -> None:
+        self.model, self.tokenizer = model, tokenizer
+        self.config = config = config or EngineConfig()
+        context = min(config.context or 1 << 62, int(model.config.max_position_embeddings))
+        mtp = config.speculative != "off" and model.num_mtp > 0
+        dtype = config.cache_dtype or _model_dtype(model)
+        layers, _, _, width = model.cache_shape(1)
+        page_bytes = (layers + mtp) * PAGE_TOKENS * width * dtype.itemsize
+        pages = config.choose_pages(context, page_bytes)
+        cache = LatentCache(model.cache_shape(pages), dtype, mtp)
+        self.context = min(context, pages * PAGE_TOKENS)  # most tokens of prompt plus output
+        self.eos_ids = frozenset(_eos_ids(model, tokenizer, config))
+        self._vocab = int(model.config.vocab_size)
+        self._cache = cache
+        self._runner = Runner(model, cache, config.max_sequences, self.context)
+        self._prefix = PrefixCache(cache, config.fingerprint, config.prefix_cache)
+        self._scheduler = Scheduler(self._prefix, self._runner.table, config.token_budget)
+        self._sampler = Sampler(self._vocab)
+        self._speculator = Speculator(self._runner, self._sampler, config.draft_length)
+        self._controller = DraftController(config.speculative if mtp else "off")
+        self._lock = Lock()
+        self._inbox: deque[tuple[Literal["submit", "cancel"], Sequence]] = deque()
+        self._live: dict[str, Sequence] = {}
+        self._steps = self._generated_tokens = 0
+        self._step_seconds = 0.0
+
+    # --- requests ---
+
+    def submit(self, request: Request) -> None:
+        """Queue a request; its tokens come out of later steps.
+
+        max_tokens beyond the context is cut to it; `check_length` is there for callers who would
+        rather refuse. Raises InvalidRequestError, ContextLengthError or QueueFullError.
+        """
+        sequence = self._sequence(request)
+        with self._lock:
+            if request.id in self._live:
+                raise InvalidRequestError("A request with this id is already in the engine.", "id")
+            if len(self._live) >= self.config.max_sequences + self.config.max_waiting:
+                raise QueueFullError(
+                    f"{len(self._live)} requests are running or waiting already. Try again later."
+                )
+            self._live[request.id] = sequence
+            self._inbox.append(("submit", sequence))
+
+    def check(self, request: Request) -> None:
+        """Raise what `submit` would raise for the request itself, whatever else is running."""
+        prompt, params = request.prompt, request.params
+        if not prompt:
+            raise InvalidRequestError("The prompt is empty; give at least one token.", "prompt")
+        if min(prompt) < 0 or max(prompt) >= self._vocab:  # would crash inside a kernel
+            raise InvalidRequestError("The prompt has a token id out of the vocabulary.", "prompt")
+        if any(not 0 <= token < self._vocab for token in params.logit_bias):
+            raise InvalidRequestError("logit_bias names an unknown token id.", "logit_bias")
+        if params.stop and self.tokenizer is None:
+            raise InvalidRequestError("Stop strings need a tokenizer; use stop_token_ids.", "stop")
+        self.check_length(len(prompt), None)
+
+    def cancel(self, request_id: str) -> None:
+        """End a request at the start of the next step; an unknown or finished id is no error."""
+        with self._lock:
+            if (sequence := self._live.get(request_id)) is not None:
+                self._inbox.append(("cancel", sequence))
+
+    def check_length(self, prompt_tokens: int, max_tokens: int | None) -> None:
+        """Raise ContextLengthError unless the prompt and all requested output fit the context."""
+        room = self.context - prompt_tokens
+        if room < 1:
+            raise ContextLengthError(
+                f"The prompt has {prompt_tokens} tokens; the context holds {self.context} tokens "
+                "of prompt and output. Shorten the prompt.",
+                "messages",
+            )
+        if max_tokens is not None and max_tokens > room:
+            raise ContextLengthError(
+                f"The prompt has {prompt_tokens} tokens and max_tokens is {max_tokens}; the "
+                f"context holds {self.context} together. Ask for at most {room}.",
+                "max_tokens",
+            )
+
+    @property
+    def has_work(self) -> bool:
+        """Whether a step would do anything."""
+        return bool(self._live or self._inbox)
+
+    def reset_prefix(self, fingerprint: bytes) -> None:
+        """Forget all cached pages, for when the weights have changed; nothing may be running."""
+        if self.has_work:
+            raise InvalidRequestError("The prefix cache is in use: finish all requests first.")
+        self._prefix.reset(fingerprint)
+
+    def stats(self) -> EngineStats:
+        """A snapshot of counters and occupancy; may be read from any thread."""
+        running = len(self._scheduler.running)
+        return EngineStats(
+            running=running,
+            waiting=max(0, len(self._live) - running),
+            pages_total=self._cache.pages,
+            pages_used=self._cache.referenced,
+            pages_cached=self._prefix.idle,
+            bytes_per_token=self._cache.bytes_per_token,
+            mtp_bytes_per_token=self._cache.mtp_bytes_per_token,
+            steps=self._steps,
+            prompt_tokens=self._scheduler.prompt_tokens,
+            cached_tokens=self._scheduler.cached_tokens,
+            generated_tokens=self._generated_tokens,
+            preemptions=self._scheduler.preemptions,
+            drafted=tuple(self._speculator.drafted),
+            accepted=tuple(self._speculator.accepted),
+            step_seconds=self._step_seconds,
+        )
+
+    # --- one step ---
+
+    @torch.inference_mode()
+    def step(self) -> list[TokenEvent]:
+        """Advance every scheduled request by one step and return what they produced.
+
+        A request that fails ends with finish_reason "error"; the others go on.
+        """
+        events = self._drain() if self._inbox else []
+        work = self._scheduler.schedule()
+        if not work:
+            return events
+        started = perf_counter()
+        try:
+            events += self._compute(work, started)
+        except Exception as error:
+            # Whatever broke this batch must not take down the requests that were not in it.
+            events += [self._broken(sequence, error) for sequence, _ in work]
+            for sequence, _ in work:
+                self._remove(sequence)
+        self._steps += 1
+        seconds = perf_counter() - started
+        self._step_seconds += (0.05 if self._steps > 1 else 1.0) * (seconds - self._step_seconds)
+        return events
+
+    def _compute(self, work: list[Work], started: float) -> list[TokenEvent]:
+        parts, spans, rows, logit_rows = self._plan(work)
+        decode_only = len(rows) == len(logit_rows) == sum(len(s.tokens) for s in spans)
+        verified = sum(bool(part.drafts) for part in parts)
+        hidden_ND = self._runner.forward(spans)
+        samples = self._sample(hidden_ND, rows, logit_rows)
+        before = self._generated_tokens
+        events: list[TokenEvent] = []
+        computed: list[Computed] = []
+        ended: list[Sequence] = []
+        for part in parts:
+            sequence = part.work.sequence
+            try:
+                event, rows_done = self._accept(part, samples)
+            except Exception as error:  # in one request's text or penalties: the others go on
+                event, rows_done = self._broken(sequence, error), None
+            if event is not None:
+                events.append(event)
+            if rows_done is not None:
+                computed.append(rows_done)
+            else:
+                ended.append(sequence)
+        drafting = perf_counter()
+        phase = self._controller.phase(len(work))
+        self._speculator.advance(computed, hidden_ND, phase)
+        now = perf_counter()
+        for sequence, _ in work:
+            self._prefix.publish(sequence)
+        for sequence in ended:
+            self._remove(sequence)
+        if decode_only:
+            emitted = self._generated_tokens - before
+            self._controller.record(len(work), verified, emitted, now - started, now - drafting)
+        return events
+
+    def _plan(self, work: list[Work]) -> tuple[list[_Part], list[Span], list[Row], list[int]]:
+        """Lay the step's rows out: all tokens to compute, and which of their rows to sample."""
+        parts, spans = [], []
+        rows: list[Row] = []
+        logit_rows: list[int] = []
+        first = 0
+        for item in work:
+            sequence, known = item
+            start, drafts = sequence.computed, sequence.drafts
+            tokens = sequence.tokens[start : start + known] + drafts
+            sampled = -1
+            if item.samples:
+                sampled = len(rows)
+                length, state = len(sequence.tokens), sequence.sampling
+                for ahead in range(len(drafts) + 1):
+                    logit_rows.append(first + known - 1 + ahead)
+                    rows.append(Row(state, length + ahead, drafts[:ahead]))
+            parts.append(_Part(item, first, sampled, drafts))
+            spans.append(Span(sequence.lane, start, tokens))
+            sequence.drafts = []
+            first += len(tokens)
+        return parts, spans, rows, logit_rows
+
+    def _sample(
+        self, hidden_ND: Tensor, rows: list[Row], logit_rows: list[int]
+    ) -> list[Sample | SamplingFailure]:
+        if not rows:
+            return []
+        return self._sampler.sample(self._runner.logits(hidden_ND, logit_rows), rows)
+
+    def _accept(
+        self, part: _Part, samples: list[Sample | SamplingFailure]
+    ) -> tuple[TokenEvent | None, Computed | None]:
+        """Take over one sequence's results: confirmed drafts and the token after them.
+
+        Returns the event to report, if any, and the accepted rows unless the request has ended.
+        """
+        (sequence, length), first, sampled, drafts = part
+        start = sequence.computed
+        sequence.computed += length
+        if sampled < 0:
+            return None, Computed(sequence, first, start, length)
+        new: list[Sample] = []
+        for sample in samples[sampled : sampled + len(drafts) + 1]:
+            if isinstance(sample, SamplingFailure):
+                sequence.computed = 0  # its latents are not to be trusted: publish none
+                return self._event(sequence, [], "error", error=sample.message), None
+            new.append(sample)
+            if len(new) <= len(drafts) and sample.token != drafts[len(new) - 1]:
+                break
+        confirmed = len(new) - 1
+        self._speculator.record(len(drafts), confirmed)
+        sequence.computed += confirmed
+        event = self._emit(sequence, new)
+        if event is not None and event.finish_reason is not None:
+            sequence.computed = min(sequence.computed, len(sequence.tokens))
+            return event, None
+        return event, Computed(sequence, first, start, length + confirmed)
+
+    # --- what comes out ---
+
+    def _emit(self, sequence: Sequence, samples: list[Sample]) -> TokenEvent | None:
+        """Append new tokens up to the first that ends the request; the event to report, if any."""
+        out: list[TokenOut] = []
+        params = sequence.request.params
+        for sample in samples:
+            token = sample.token
+            sequence.tokens.append(token)
+            sequence.sampling.observe(token)
+            self._generated_tokens += 1
+            ends = token in params.stop_token_ids or (
+                token in self.eos_ids and not params.ignore_eos
+            )
+            out += sequence.text.push(sample, silent=ends)
+            if sequence.text.matched is not None:
+                return self._event(sequence, out, "stop", stop_reason=sequence.text.matched)
+            if ends:
+                return self._event(sequence, out, "stop", stop_reason=token)
+            if len(sequence.tokens) >= sequence.limit:
+                return self._event(sequence, out, "length")
+        return self._event(sequence, out) if out else None
+
+    def _event(
+        self,
+        sequence: Sequence,
+        tokens: list[TokenOut],
+        reason: FinishReason | None = None,
+        stop_reason: str | int | None = None,
+        error: str | None = None,
+    ) -> TokenEvent:
+        if reason is not None:
+            tokens = sequence.text.finish(tokens)
+        return TokenEvent(
+            request_id=sequence.request.id,
+            tokens=tuple(tokens),
+            finish_reason=reason,
+            prompt_tokens=len(sequence.request.prompt),
+            cached_tokens=sequence.cached_tokens or 0,
+            completion_tokens=sequence.generated,
+            stop_reason=stop_reason,
+            error=error,
+        )
+
+    def _broken(self, sequence: Sequence, error: Exception) -> TokenEvent:
+        """The last event of a request that met an unexpected error.
+
+        The log gets the place, not the error's own text, which might quote a prompt.
+        """
+        place = "".join(format_tb(error.__traceback__))
+        logger.error("A request failed: %s\n%s", type(error).__name__, place)
+        sequence.computed = 0  # its latents are not to be trusted: publish none
+        return self._event(sequence, [], "error", error="The model failed on this request.")
+
+    def _remove(self, sequence: Sequence) -> None:
+        self._scheduler.remove(sequence)
+        with self._lock:
+            del self._live[sequence.request.id]
+
+    # --- what goes in ---
+
+    def _drain(self) -> list[TokenEvent]:
+        """Take over what other threads submitted and cancelled since the last step."""
+        events = []
+        while self._inbox:
+            what, sequence = self._inbox.popleft()
+            if what == "submit":
+                self._scheduler.waiting.append(sequence)
+            elif self._live.get(sequence.request.id) is sequence:  # it may have finished since
+                self._remove(sequence)
+                events.append(self._event(sequence, [], "cancelled"))
+        return events
+
+    def _sequence(self, request: Request) -> Sequence:
+        self.check(request)
+        prompt, params = request.prompt, request.params
+        limit = self.context
+        if params.max_tokens is not None:
+            limit = min(limit, len(prompt) + params.max_tokens)
+        seed = secrets.randbits(63) if params.seed is None else params.seed
+        state = SamplingState(params, prompt, seed)
+        return Sequence(request, limit, state, TextStream(self.tokenizer, params.stop))
+
+
+def _model_dtype(model: StepModel) -> torch.dtype:
+    parameter = next(iter(getattr(model, "parameters", lambda: ())()), None)
+    return torch.float32 if parameter is None else parameter.dtype
+
+
+def _eos_ids(
+    model: StepModel, tokenizer: Tokenizer | None, config: EngineConfig
+) -> tuple[int, ...]:
+    if config.eos_ids is not None:
+        return config.eos_ids
+    eos: tuple[int, ...] = tuple(model.config.eos_ids)
+    return eos if tokenizer is None else (*eos, tokenizer.eos_id)

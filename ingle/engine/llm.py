@@ -1,0 +1,294 @@
+"""The engine for scripts: prompts in, results out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+from time import perf_counter
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import torch
+
+from ingle.engine.config import EngineConfig
+from ingle.engine.defaults import read_generation_config
+from ingle.engine.engine import Engine
+from ingle.engine.request import FinishReason, Request, SamplingParams, TokenEvent, TokenOut
+from ingle.errors import ConfigError, IngleError, InvalidRequestError, QueueFullError
+
+if TYPE_CHECKING:
+    from ingle.engine.runner import StepModel
+    from ingle.prompt.tokenizer import Tokenizer
+
+Quant = Literal["auto", "fp32", "bf16", "int8", "int4"]
+Prompt = str | list[int]
+Message = Mapping[str, str]
+
+_PROGRESS_AFTER = 2.0  # seconds: shorter calls need no progress bar
+
+
+@dataclass(frozen=True)
+class Usage:
+    """Token counts of one result."""
+
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True)
+class Result:
+    """One finished output.
+
+    text: the answer; reasoning: what the model thought before it (`chat` only, else "").
+    token_ids: all generated ids, the end-of-sequence token included. logprobs: one entry per id
+    where SamplingParams.logprobs asked for them; top_logprobs: the likeliest (id, logprob) of each.
+    """
+
+    text: str
+    reasoning: str
+    token_ids: list[int]
+    logprobs: list[float] | None
+    top_logprobs: list[tuple[tuple[int, float], ...]] | None
+    finish_reason: FinishReason
+    usage: Usage
+
+
+class LLM:
+    """A model folder with an engine around it.
+
+    path: a folder in Hugging Face layout, None for the shipped reasoner. quant: "auto" and "fp32"
+    compute in fp32, "bf16" keeps weights and latents in half the bytes. options: fields of
+    EngineConfig. Raises ModelNotFoundError, ConfigError or WeightsError.
+    """
+
+    def __init__(
+        self,
+        path: str | Path | None = None,
+        quant: Quant = "auto",
+        kernels: str = "auto",
+        **options: Any,
+    ) -> None:
+        from ingle.models import load_model, resolve_model
+        from ingle.prompt.tokenizer import Tokenizer
+
+        folder = resolve_model(path)
+        dtype = _dtype(quant)
+        defaults = read_generation_config(folder)
+        options = {"eos_ids": defaults.eos_ids} | options
+        model = load_model(folder, dtype=dtype, kernels=kernels)
+        self._setup(model, Tokenizer.load(folder), EngineConfig(**options), defaults.params)
+
+    @classmethod
+    def of(
+        cls, model: StepModel, tokenizer: Tokenizer | None, config: EngineConfig | None = None
+    ) -> LLM:
+        """An LLM over a model that is in memory already, for example one in training."""
+        llm = cls.__new__(cls)
+        llm._setup(model, tokenizer, config or EngineConfig(), SamplingParams())
+        return llm
+
+    def _setup(
+        self,
+        model: StepModel,
+        tokenizer: Tokenizer | None,
+        config: EngineConfig,
+        defaults: SamplingParams,
+    ) -> None:
+        self.model, self.tokenizer, self.default_params = model, tokenizer, defaults
+        self.engine = Engine(model, tokenizer, config)
+        self._ids = count()
+
+    @overload
+    def generate(self, prompts: Prompt, params: SamplingParams | None = None) -> list[Result]: ...
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[Result]: ...
+    def generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+    ) -> list[Result]:
+        """Continue each prompt; results come in the prompts' order.
+
+        prompts: text (BOS is put before it) or token ids (taken as they are), one or many.
+        params: one for all or one each; None takes the model's generation_config.
+        Raises InvalidRequestError or ContextLengthError before anything is computed.
+        """
+        many = [prompts] if isinstance(prompts, str) or _is_ids(prompts) else list(prompts)
+        ids = [self._encode(prompt) for prompt in many]  # type: ignore[arg-type]
+        outputs = self._run(ids, self._params(params, len(ids)))
+        return [_result(out, "".join(t.text for t in out.tokens), "") for out in outputs]
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        params: SamplingParams | None = None,
+        thinking: bool = True,
+    ) -> list[Result]: ...
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Sequence[Message]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        thinking: bool = True,
+    ) -> list[Result]: ...
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        params: SamplingParams | Sequence[SamplingParams] | None = None,
+        thinking: bool = True,
+    ) -> list[Result]:
+        """Answer a conversation, or each of many; reasoning and answer come apart.
+
+        messages: mappings with `role` and `content`. thinking=False asks for the answer at once.
+        """
+        from ingle.prompt.deepseek_r1 import encode_chat
+
+        tokenizer = self._tokenizer()
+        one = not messages or isinstance(messages[0], Mapping)
+        conversations: Any = [messages] if one else messages
+        ids = [encode_chat(conversation, tokenizer, thinking) for conversation in conversations]
+        outputs = self._run(ids, self._params(params, len(ids)))
+        return [_chat_result(out, tokenizer, thinking) for out in outputs]
+
+    def _run(self, prompts: list[list[int]], params: list[SamplingParams]) -> list[_Output]:
+        requests = [
+            Request(f"{next(self._ids)}", prompt, p)
+            for prompt, p in zip(prompts, params, strict=True)
+        ]
+        for request in requests:
+            self.engine.check(request)
+        outputs = {request.id: _Output() for request in requests}
+        todo = iter(requests)
+        held = next(todo, None)
+        try:
+            with _progress(len(requests)) as show:
+                while held is not None or self.engine.has_work:
+                    while held is not None and self._offer(held):
+                        held = next(todo, None)
+                    for event in self.engine.step():
+                        outputs[event.request_id].add(event)
+                    show(sum(out.last is not None for out in outputs.values()))
+        except BaseException:  # also Ctrl-C: leave an engine that can be used again
+            for request in requests:
+                self.engine.cancel(request.id)
+            self.engine.step()
+            raise
+        return list(outputs.values())
+
+    def _offer(self, request: Request) -> bool:
+        try:
+            self.engine.submit(request)
+        except QueueFullError:
+            return False
+        return True
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        if not isinstance(prompt, str):
+            return list(prompt)
+        tokenizer = self._tokenizer()
+        return [tokenizer.bos_id, *tokenizer.encode(prompt)]
+
+    def _tokenizer(self) -> Tokenizer:
+        if self.tokenizer is None:
+            raise InvalidRequestError("Text needs a tokenizer; give token ids.", "prompt")
+        return self.tokenizer
+
+    def _params(
+        self, params: SamplingParams | Sequence[SamplingParams] | None, number: int
+    ) -> list[SamplingParams]:
+        if params is None or isinstance(params, SamplingParams):
+            return [params or self.default_params] * number
+        if len(params) != number:
+            raise InvalidRequestError(f"{number} prompts need 1 or {number} params.", "params")
+        return list(params)
+
+
+@dataclass
+class _Output:
+    """A result in the making."""
+
+    tokens: list[TokenOut] = field(default_factory=list)
+    last: TokenEvent | None = None
+
+    def add(self, event: TokenEvent) -> None:
+        self.tokens += event.tokens
+        if event.finish_reason == "error":
+            raise IngleError(event.error or "The model failed on this request.")
+        if event.finish_reason is not None:
+            self.last = event
+
+
+def _dtype(quant: str) -> torch.dtype:
+    if quant in ("auto", "fp32"):
+        return torch.float32
+    if quant == "bf16":
+        return torch.bfloat16
+    if quant in ("int8", "int4"):
+        raise ConfigError(f'quant="{quant}" is not available in this version; use "bf16".')
+    raise ConfigError('quant must be "auto", "fp32", "bf16", "int8" or "int4".')
+
+
+def _is_ids(prompts: object) -> bool:
+    return isinstance(prompts, Sequence) and bool(prompts) and isinstance(prompts[0], int)
+
+
+def _result(output: _Output, text: str, reasoning: str) -> Result:
+    last = output.last
+    assert last is not None and last.finish_reason is not None
+    scored = [token for token in output.tokens if token.logprob is not None]
+    return Result(
+        text=text,
+        reasoning=reasoning,
+        token_ids=[token.id for token in output.tokens],
+        logprobs=[t.logprob for t in scored if t.logprob is not None] if scored else None,
+        top_logprobs=[token.top_logprobs for token in scored] if scored else None,
+        finish_reason=last.finish_reason,
+        usage=Usage(last.prompt_tokens, last.cached_tokens, last.completion_tokens),
+    )
+
+
+def _chat_result(output: _Output, tokenizer: Tokenizer, thinking: bool) -> Result:
+    from ingle.prompt.parser import ThinkingParser
+
+    parser = ThinkingParser(tokenizer, starts_in_reasoning=thinking)
+    deltas = [delta for token in output.tokens for delta in parser.push(token.id, token.text)]
+    deltas += parser.finish()
+    text, reasoning = (
+        "".join(delta.text for delta in deltas if delta.kind == kind)
+        for kind in ("content", "reasoning")
+    )
+    return _result(output, text, reasoning)
+
+
+@contextmanager
+def _progress(total: int) -> Iterator[Any]:
+    """Yield a function that is told how many are done; it draws a bar in a terminal."""
+    if not sys.stderr.isatty():
+        yield lambda done: None
+        return
+    from rich.console import Console
+    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
+    bar = Progress(*columns, console=Console(stderr=True), transient=True)
+    task = bar.add_task("generating", total=total)
+    started = perf_counter()
+
+    def show(done: int) -> None:
+        if perf_counter() - started > _PROGRESS_AFTER:
+            bar.start()
+            bar.update(task, completed=done)
+
+    try:
+        yield show
+    finally:
+        bar.stop()

@@ -1,0 +1,99 @@
+"""What goes into the engine and what comes out: sampling parameters, requests, token events."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ingle.errors import InvalidRequestError
+
+FinishReason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How the next token is chosen and when to stop. Ranges are checked on construction.
+
+    temperature: 0 is greedy. top_p, min_p: probabilities. top_k: 0 is off.
+    max_tokens: None means "to the end of the context".
+    seed: None draws one; the same seed gives the same tokens, alone or in a full batch.
+    stop: the output ends before the first occurrence of any of these strings.
+    stop_token_ids: beside the model's end-of-sequence tokens, which ignore_eos switches off.
+    logprobs: None for none, n for the chosen token plus the n likeliest.
+    """
+
+    max_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    repetition_penalty: float = 1.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    stop: tuple[str, ...] = ()
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    seed: int | None = None
+    logprobs: int | None = None
+
+    def __post_init__(self) -> None:
+        _range("temperature", self.temperature, 0.0, 2.0)
+        _range("top_p", self.top_p, 0.0, 1.0, low_open=True)
+        _range("min_p", self.min_p, 0.0, 1.0)
+        _range("presence_penalty", self.presence_penalty, -2.0, 2.0)
+        _range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
+        _range("repetition_penalty", self.repetition_penalty, 0.0, 10.0, low_open=True)
+        if self.top_k < 0:
+            raise InvalidRequestError("top_k must be 0 (off) or a positive integer.", "top_k")
+        if self.max_tokens is not None and self.max_tokens < 1:
+            raise InvalidRequestError("max_tokens must be at least 1.", "max_tokens")
+        if self.logprobs is not None and not 0 <= self.logprobs <= 20:
+            raise InvalidRequestError("logprobs must lie in [0, 20].", "logprobs")
+        if len(self.stop) > 16 or any(not s for s in self.stop):
+            raise InvalidRequestError("stop takes at most 16 non-empty strings.", "stop")
+        for bias in self.logit_bias.values():
+            _range("logit_bias", bias, -100.0, 100.0)
+
+
+@dataclass
+class Request:
+    """One prompt to be continued once. `salt` separates prefix caches (one per API key)."""
+
+    id: str
+    prompt: list[int]
+    params: SamplingParams
+    salt: bytes = b""
+
+
+@dataclass(frozen=True)
+class TokenOut:
+    """One generated token. `text` is what it completed: empty for special tokens and for the
+    first bytes of a character that needs more. Joined texts are the output text."""
+
+    id: int
+    text: str
+    logprob: float | None = None
+    top_logprobs: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class TokenEvent:
+    """What one step produced for one request; `finish_reason` is set on its last event."""
+
+    request_id: str
+    tokens: tuple[TokenOut, ...]
+    finish_reason: FinishReason | None
+    prompt_tokens: int
+    cached_tokens: int
+    completion_tokens: int
+    stop_reason: str | int | None = None  # which stop string or token id ended it
+    error: str | None = None  # one sentence for people when finish_reason is "error"
+
+
+def _range(name: str, value: float, low: float, high: float, low_open: bool = False) -> None:
+    inside = (low < value if low_open else low <= value) and value <= high  # False for NaN
+    if not inside:
+        bracket = "(" if low_open else "["
+        raise InvalidRequestError(f"{name} must lie in {bracket}{low:g}, {high:g}].", name)

@@ -1,0 +1,105 @@
+"""Runs the model on what the scheduler chose: sequences -> StepBatch -> hidden rows and logits.
+
+Legend: N rows of a step, D model width, V vocabulary, S sequences, P pages, L layers, G page
+tokens, C cached values per token.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ingle.engine.cache import LatentCache
+from ingle.models.batch import PAGE_TOKENS, StepBatch
+
+
+class StepModel(Protocol):
+    """What the engine needs of a model; `ingle.models` has the real one."""
+
+    config: Any
+
+    @property
+    def num_mtp(self) -> int: ...
+    def cache_shape(self, pages: int) -> tuple[int, ...]: ...
+    def step(self, batch: StepBatch, cache_LPGC: Tensor) -> Tensor: ...
+    def logits(self, hidden_ND: Tensor) -> Tensor: ...
+    def mtp_step(self, hidden_ND: Tensor, batch: StepBatch, cache_PGC: Tensor) -> Tensor: ...
+    def mtp_logits(self, hidden_ND: Tensor) -> Tensor: ...
+
+
+class Span:
+    """Consecutive tokens of one sequence in a batch; `lane` is its row of the page table."""
+
+    __slots__ = ("lane", "start", "tokens")
+
+    def __init__(self, lane: int, start: int, tokens: list[int]) -> None:
+        self.lane, self.start, self.tokens = lane, start, tokens
+
+
+class Runner:
+    """The model, its cache, and the page table of the running sequences."""
+
+    def __init__(self, model: StepModel, cache: LatentCache, lanes: int, context: int) -> None:
+        self.model = model
+        self.cache = cache
+        width = -(-context // PAGE_TOKENS)
+        self.table: NDArray[np.int32] = np.full((lanes, width), -1, dtype=np.int32)
+
+    def batch(self, spans: list[Span]) -> StepBatch:
+        """The same as `StepBatch.build`, from the page table and without a loop over rows."""
+        lanes = np.array([span.lane for span in spans])
+        counts = [len(span.tokens) for span in spans]
+        ends = [span.start + count for span, count in zip(spans, counts, strict=True)]
+        pages_SP = self.table[lanes, : -(-max(ends) // PAGE_TOKENS)]
+        if len(spans) == sum(counts):  # the common case: one token per sequence
+            tokens = [span.tokens[0] for span in spans]
+            positions_N = np.array([span.start for span in spans], dtype=np.int32)
+            sequence_N = np.arange(len(spans), dtype=np.int32)
+        else:
+            tokens = [token for span in spans for token in span.tokens]
+            starts = [span.start for span in spans]
+            positions_N = np.concatenate(
+                [np.arange(a, b, dtype=np.int32) for a, b in zip(starts, ends, strict=True)]
+            )
+            sequence_N = np.repeat(np.arange(len(spans), dtype=np.int32), counts)
+        slots_N = pages_SP[sequence_N, positions_N // PAGE_TOKENS] * PAGE_TOKENS
+        slots_N += positions_N % PAGE_TOKENS
+        return StepBatch(
+            torch.from_numpy(np.array(tokens, dtype=np.int64)),
+            torch.from_numpy(positions_N),
+            torch.from_numpy(slots_N),
+            torch.from_numpy(sequence_N),
+            torch.from_numpy(pages_SP),
+        )
+
+    def forward(self, spans: list[Span]) -> Tensor:
+        """Compute all rows and write their latents; returns the hidden rows [N, D]."""
+        return self.model.step(self.batch(spans), self.cache.latents_LPGC)
+
+    def forward_mtp(self, hidden_ND: Tensor, spans: list[Span]) -> Tensor:
+        """One pass of the MTP module over rows whose token is the one after their position."""
+        assert self.cache.mtp_PGC is not None
+        return self.model.mtp_step(hidden_ND, self.batch(spans), self.cache.mtp_PGC)
+
+    def logits(self, hidden_ND: Tensor, rows: list[int]) -> NDArray[np.float32]:
+        """Logits of the chosen rows, in fp32."""
+        return _numpy(self.model.logits(pick(hidden_ND, rows)))
+
+    def mtp_logits(self, hidden_ND: Tensor, rows: list[int]) -> NDArray[np.float32]:
+        return _numpy(self.model.mtp_logits(pick(hidden_ND, rows)))
+
+
+def pick(hidden_ND: Tensor, rows: list[int]) -> Tensor:
+    """The rows in ascending order, without a copy where all are wanted."""
+    if len(rows) == hidden_ND.shape[0]:
+        return hidden_ND
+    return hidden_ND[torch.tensor(rows)]
+
+
+def _numpy(logits_NV: Tensor) -> NDArray[np.float32]:
+    array: NDArray[np.float32] = logits_NV.float().numpy()
+    return array

@@ -1,0 +1,56 @@
+"""Errors a user can cause: each says what was wrong, what was expected and what to do next.
+
+Everything that reaches a person goes through these types, so that a message never holds a
+traceback, an address in memory or (on the server) a path. `assert` stays for invariants.
+"""
+
+from __future__ import annotations
+
+
+class IngleError(Exception):
+    """Base of every error a user can cause.
+
+    `code` is a stable word for programs, `str(error)` one or two sentences for people.
+    """
+
+    code = "error"
+
+
+class ConfigError(IngleError):
+    """A `config.json` that is missing a value, contradicts itself or asks for impossible sizes."""
+
+    code = "invalid_config"
+
+
+class WeightsError(IngleError):
+    """A weight file that is damaged, incomplete or does not fit its config."""
+
+    code = "invalid_weights"
+
+
+class ModelNotFoundError(IngleError):
+    """No model folder where the user pointed."""
+
+    code = "model_not_found"
+
+
+class InvalidRequestError(IngleError):
+    """A request that cannot be honoured; `param` names the offending field where there is one."""
+
+    code = "invalid_request_error"
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
+
+
+class ContextLengthError(InvalidRequestError):
+    """Prompt (or prompt plus requested output) longer than the model's context."""
+
+    code = "context_length_exceeded"
+
+
+class QueueFullError(IngleError):
+    """The server already holds as many waiting requests as it is willing to queue."""
+
+    code = "queue_full"

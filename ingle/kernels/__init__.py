@@ -1,0 +1,24 @@
+"""How a block is computed. One signature per kernel, several tiers, one chosen at load.
+
+`reference` is plain torch and always right; `cpu` is the native tier. A tier is a module with the
+functions of `reference`; nothing is registered, `select` is the whole choice.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+
+def select(tier: str = "auto") -> ModuleType:
+    """Return the kernel module for `tier`: "reference", "cpu", or "auto" (cpu where it was built)."""
+    from ingle.kernels import reference
+
+    if tier == "reference":
+        return reference
+    from ingle.kernels import cpu
+
+    if cpu.available():
+        return cpu
+    if tier == "cpu":
+        raise RuntimeError(cpu.unavailable_reason())
+    return reference

@@ -1,0 +1,350 @@
+"""Native CPU kernels: the functions of `reference`, computed by C++ behind a plain C ABI.
+
+fp32 rows with fp32 or bf16 weights (widened exactly, summed in fp32) run natively; every other
+type, device or a call that needs a gradient falls through to `reference`. Each result is summed in
+an order that does not depend on the other rows, the thread count or the block size, so a row alone
+equals the same row in any batch, bit for bit. Among exactly equal scores `route` takes the lowest
+expert first; torch leaves that order open.
+
+`python -m ingle.kernels.cpu --build` compiles the library where the package was not installed with
+a compiler. INGLE_CPU_TARGET names one target (native/flags.txt) instead of the best one.
+
+Legend: as in reference.py.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import sys
+import sysconfig
+from collections.abc import Callable
+from pathlib import Path
+from struct import Struct
+
+import torch
+from torch import Tensor
+
+from ingle.kernels import reference
+from ingle.kernels.build import SOURCES, build, runnable_targets
+
+name = "cpu"
+
+_ABI_VERSION = 1  # ingle_abi_version in native/library.cpp
+_F32, _BF16, _I32 = torch.float32, torch.bfloat16, torch.int32
+
+# Fields of the argument structs in native/api.h: q is a pointer or an integer, d a double.
+_linear_args = Struct("7q").pack
+_norm_args = Struct("5qdq").pack
+_rope_args = Struct("9q").pack
+_latent_args = Struct("6qd8q").pack
+_attention_args = Struct("18qdq").pack
+_route_args = Struct("11qd2q").pack
+_mlp_args = Struct("9q").pack
+_experts_args = Struct("12q").pack
+_KERNELS = (
+    "linear",
+    "rms_norm",
+    "rope",
+    "write_latent",
+    "mla_attention",
+    "route",
+    "mlp",
+    "experts",
+)
+
+
+def _open(path: Path) -> ctypes.CDLL:
+    """Load one shared object and declare its functions; OSError when it does not fit."""
+    library = ctypes.CDLL(str(path))
+    try:
+        version = library.ingle_abi_version()
+    except AttributeError:
+        version = None
+    if version != _ABI_VERSION:
+        raise OSError(f"{path.name} was built from other sources")
+    for kernel in _KERNELS:
+        getattr(library, f"ingle_{kernel}").argtypes = [ctypes.c_char_p]
+    return library
+
+
+def _load() -> tuple[ctypes.CDLL | None, str]:
+    """The fastest library that runs here, or None and the reason."""
+    # an editable install keeps what CMake made in site-packages, away from the sources
+    folders = [SOURCES, Path(sysconfig.get_path("platlib")) / "ingle" / "kernels" / "native"]
+    wanted = os.environ.get("INGLE_CPU_TARGET")
+    reason = "the native CPU kernels were not built, so the slower plain torch kernels are used"
+    for target in [wanted] if wanted else runnable_targets():
+        for folder in folders:
+            path = folder / f"{target}.so"
+            if path.exists():
+                try:
+                    return _open(path), ""
+                except OSError as error:
+                    reason = f"the native CPU kernels could not be loaded ({error})"
+    return None, (
+        f"{reason}; install a C++ compiler (g++ or clang++) and run "
+        "`python -m ingle.kernels.cpu --build`"
+    )
+
+
+_LIBRARY, _REASON = _load()
+
+
+def _bound(kernel: str) -> Callable[[bytes], int]:
+    """A function of the library; without one, calls fall through before they reach it."""
+    return getattr(_LIBRARY, f"ingle_{kernel}") if _LIBRARY else lambda _: 0
+
+
+_linear, _rms_norm, _rope, _write_latent, _mla_attention, _route, _mlp, _experts = map(
+    _bound, _KERNELS
+)
+
+if _LIBRARY:
+    _LIBRARY.ingle_set_threads(torch.get_num_threads())
+
+
+def available() -> bool:
+    """Whether a native library was found that runs on this processor."""
+    return _LIBRARY is not None
+
+
+def unavailable_reason() -> str:
+    """Why `available()` is False, what is lost and how to get it; "" when it is True."""
+    return _REASON
+
+
+def set_threads(count: int) -> None:
+    """Let a call use up to `count` threads; small calls use fewer. Results do not depend on it."""
+    if _LIBRARY:
+        _LIBRARY.ingle_set_threads(count)
+
+
+def get_threads() -> int:
+    """The most threads a call uses."""
+    return _LIBRARY.ingle_get_threads() if _LIBRARY else 1
+
+
+def _native(x: Tensor, weight: Tensor) -> bool:
+    """Whether one pair of operands can run natively: see the module's first paragraph."""
+    kind = weight.dtype
+    return (
+        x.dtype is _F32
+        and (kind is _F32 or kind is _BF16)
+        and x.is_cpu
+        and weight.is_cpu
+        and weight.is_contiguous()
+        and not ((x.requires_grad or weight.requires_grad) and torch.is_grad_enabled())
+        and _LIBRARY is not None
+    )
+
+
+def _alike(first: Tensor, *others: Tensor) -> bool:
+    """Whether other weights are stored as the first one is, which `_native` has looked at."""
+    kind = first.dtype
+    for other in others:
+        if other.dtype is not kind or not other.is_cpu or not other.is_contiguous():
+            return False
+        if other.requires_grad and torch.is_grad_enabled():
+            return False
+    return True
+
+
+def _tables(cos_TR: Tensor, sin_TR: Tensor) -> bool:
+    return cos_TR.dtype is _F32 and _alike(cos_TR, cos_TR, sin_TR)
+
+
+def _ints(x: Tensor) -> Tensor:
+    return x.contiguous() if x.dtype is _I32 else x.int().contiguous()
+
+
+def _rows(x: Tensor) -> Tensor:
+    """All leading dimensions as one."""
+    return x.reshape(x.shape[:-1].numel(), x.shape[-1])
+
+
+def _check(status: int) -> None:
+    if status == 1:
+        raise IndexError("a position, slot, page, sequence or expert id is out of range")
+    if status == 2:
+        raise MemoryError("not enough memory for the kernel's scratch space")
+
+
+def activation_dtype(weights: torch.dtype) -> torch.dtype:
+    """fp32 for fp32 and bf16 weights, which these kernels widen; other weights keep their own."""
+    return torch.float32 if weights == torch.bfloat16 else weights
+
+
+def linear(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
+    """`x @ weight.T` over the last dimension of x."""
+    outs, inner = weight_OI.shape
+    if not _native(x_NI, weight_OI) or x_NI.shape[-1] != inner:
+        return reference.linear(x_NI, weight_OI)
+    if x_NI.dim() != 2:
+        return linear(_rows(x_NI), weight_OI).view(*x_NI.shape[:-1], outs)
+    x, w = x_NI.contiguous(), weight_OI
+    rows = x.shape[0]
+    y = x.new_empty(rows, outs)
+    _linear(
+        _linear_args(x.data_ptr(), rows, inner, w.data_ptr(), w.dtype is _BF16, outs, y.data_ptr())
+    )
+    return y
+
+
+def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm over the last dimension (arXiv 1910.07467)."""
+    width = weight_D.shape[0]
+    if not _native(x_ND, weight_D) or x_ND.shape[-1] != width:
+        return reference.rms_norm(x_ND, weight_D, eps)
+    if x_ND.dim() != 2:
+        return rms_norm(_rows(x_ND), weight_D, eps).view(x_ND.shape)
+    x, w = x_ND.contiguous(), weight_D
+    y = torch.empty_like(x)
+    _rms_norm(
+        _norm_args(
+            x.data_ptr(), x.shape[0], width, w.data_ptr(), w.dtype is _BF16, eps, y.data_ptr()
+        )
+    )
+    return y
+
+
+def rope_(x_NHQ: Tensor, cos_TR: Tensor, sin_TR: Tensor, positions_N: Tensor) -> None:
+    """Rotate the last R of Q values of every head in place; equal to `reference` bit for bit.
+
+    Raises IndexError for a position outside the tables.
+    """
+    if not (_native(x_NHQ, cos_TR) and x_NHQ.is_contiguous() and _tables(cos_TR, sin_TR)):
+        return reference.rope_(x_NHQ, cos_TR, sin_TR, positions_N)
+    table, half = cos_TR.shape
+    positions = _ints(positions_N)
+    tables = cos_TR.data_ptr(), sin_TR.data_ptr(), half, table
+    packed = _rope_args(x_NHQ.data_ptr(), *x_NHQ.shape, *tables, positions.data_ptr())
+    _check(_rope(packed))
+
+
+def write_latent(
+    kv_NC: Tensor,
+    norm_L: Tensor,
+    eps: float,
+    cos_TR: Tensor,
+    sin_TR: Tensor,
+    positions_N: Tensor,
+    slots_N: Tensor,
+    cache_PGC: Tensor,
+) -> None:
+    """Norm the latent part, rotate the key part, store both in the cache (fp32 or bf16).
+
+    Raises IndexError for a position outside the tables or a slot outside the cache.
+    """
+    fits = _native(kv_NC, norm_L) and _native(kv_NC, cache_PGC) and _tables(cos_TR, sin_TR)
+    if not fits:
+        return reference.write_latent(
+            kv_NC, norm_L, eps, cos_TR, sin_TR, positions_N, slots_N, cache_PGC
+        )
+    kv, positions, slots = kv_NC.contiguous(), _ints(positions_N), _ints(slots_N)
+    pages, page_tokens, _ = cache_PGC.shape
+    norm = norm_L.data_ptr(), norm_L.dtype is _BF16, norm_L.shape[0], eps
+    tables = cos_TR.data_ptr(), sin_TR.data_ptr(), cos_TR.shape[0]
+    cache = cache_PGC.data_ptr(), cache_PGC.dtype is _BF16, pages * page_tokens
+    places = positions.data_ptr(), slots.data_ptr()
+    _check(_write_latent(_latent_args(kv.data_ptr(), *kv.shape, *norm, *tables, *places, *cache)))
+
+
+def mla_attention(
+    q_NHQ: Tensor,
+    kv_b_OL: Tensor,
+    cache_PGC: Tensor,
+    pages_SP: Tensor,
+    sequence_N: Tensor,
+    positions_N: Tensor,
+    scale: float,
+) -> Tensor:
+    """Absorbed multi-head latent attention over paged latents (arXiv 2405.04434, section 2.1).
+
+    Online softmax over blocks of at most 64 positions, from position 0 on. Raises IndexError when
+    a row leads outside the page table or the cache.
+    """
+    if not (_native(q_NHQ, kv_b_OL) and _native(q_NHQ, cache_PGC)):
+        return reference.mla_attention(
+            q_NHQ, kv_b_OL, cache_PGC, pages_SP, sequence_N, positions_N, scale
+        )
+    q, pages = q_NHQ.contiguous(), _ints(pages_SP)
+    sequence, positions = _ints(sequence_N), _ints(positions_N)
+    rows, heads, width = q.shape
+    outs, rank = kv_b_OL.shape
+    value = outs // heads - (width - (cache_PGC.shape[2] - rank))
+    y = q.new_empty(rows, heads * value)
+    weight = kv_b_OL.data_ptr(), kv_b_OL.dtype is _BF16, rank, value
+    cache = cache_PGC.data_ptr(), cache_PGC.dtype is _BF16, *cache_PGC.shape
+    table = pages.data_ptr(), *pages.shape, sequence.data_ptr(), positions.data_ptr()
+    row = q.data_ptr(), rows, heads, width
+    _check(_mla_attention(_attention_args(*row, *weight, *cache, *table, scale, y.data_ptr())))
+    return y
+
+
+def route(
+    x_ND: Tensor,
+    gate_ED: Tensor,
+    bias_E: Tensor,
+    n_group: int,
+    topk_group: int,
+    top_k: int,
+    norm_topk_prob: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """DeepSeek-V3 routing (arXiv 2412.19437, section 2.1.2): ids [N, K] int32, weights fp32."""
+    if not (_native(x_ND, gate_ED) and bias_E.is_cpu):
+        return reference.route(
+            x_ND, gate_ED, bias_E, n_group, topk_group, top_k, norm_topk_prob, scale
+        )
+    x, bias = x_ND.contiguous(), bias_E.float().contiguous()
+    weights_NK = x.new_empty(x.shape[0], top_k)
+    ids_NK = torch.empty_like(weights_NK, dtype=_I32)
+    gate = gate_ED.data_ptr(), gate_ED.dtype is _BF16, bias.data_ptr(), gate_ED.shape[0]
+    choice = n_group, topk_group, top_k, norm_topk_prob, scale
+    chosen = ids_NK.data_ptr(), weights_NK.data_ptr()
+    _check(_route(_route_args(x.data_ptr(), *x.shape, *gate, *choice, *chosen)))
+    return ids_NK, weights_NK
+
+
+def mlp(x_ND: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
+    """SwiGLU feed-forward: down( silu(gate x) * up x )."""
+    inner, width = gate_FD.shape
+    fits = _native(x_ND, gate_FD) and _alike(gate_FD, up_FD, down_DF)
+    if not fits or x_ND.shape[-1] != width:
+        return reference.mlp(x_ND, gate_FD, up_FD, down_DF)
+    if x_ND.dim() != 2:
+        return mlp(_rows(x_ND), gate_FD, up_FD, down_DF).view(x_ND.shape)
+    x = x_ND.contiguous()
+    y = torch.empty_like(x)
+    weights = gate_FD.data_ptr(), up_FD.data_ptr(), down_DF.data_ptr(), gate_FD.dtype is _BF16
+    _check(_mlp(_mlp_args(x.data_ptr(), x.shape[0], width, *weights, inner, y.data_ptr())))
+    return y
+
+
+def experts(
+    x_ND: Tensor, ids_NK: Tensor, weights_NK: Tensor, gate_up_EJD: Tensor, down_EDF: Tensor
+) -> Tensor:
+    """Weighted sum of each row's chosen experts; raises IndexError for an id that is no expert."""
+    fits = _native(x_ND, gate_up_EJD) and _alike(gate_up_EJD, down_EDF)
+    if not (fits and weights_NK.dtype is _F32 and _alike(weights_NK, weights_NK)):
+        return reference.experts(x_ND, ids_NK, weights_NK, gate_up_EJD, down_EDF)
+    x, ids = x_ND.contiguous(), _ints(ids_NK)
+    count, width, inner = down_EDF.shape
+    y = torch.empty_like(x)
+    choice = ids.data_ptr(), weights_NK.data_ptr(), ids.shape[1]
+    weights = gate_up_EJD.data_ptr(), down_EDF.data_ptr(), gate_up_EJD.dtype is _BF16
+    packed = _experts_args(
+        x.data_ptr(), x.shape[0], width, *choice, *weights, count, inner, y.data_ptr()
+    )
+    _check(_experts(packed))
+    return y
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--build"]:
+        sys.exit("usage: python -m ingle.kernels.cpu --build")
+    try:
+        print(build(os.environ.get("INGLE_CPU_TARGET") or runnable_targets()[0]))
+    except RuntimeError as error:
+        sys.exit(str(error))

@@ -1,0 +1,117 @@
+// What the shared object exports, the results its functions return, and the choice of weight type.
+#pragma once
+#include <new>
+
+#include "vec.h"
+
+#define INGLE_API extern "C" __attribute__((visibility("default")))
+
+// Arguments arrive packed in one struct of 8-byte fields, so that a call from Python converts a
+// single pointer. Field order and types are the formats in ingle/kernels/cpu.py. Weights are
+// `void` with a flag: 1 for bf16, 0 for fp32. Shapes are those of ingle/kernels/reference.py.
+static_assert(sizeof(void*) == 8, "64-bit machines only");
+
+struct LinearArgs {
+  const float* x;
+  index_t rows, inner;
+  const void* weight;
+  index_t bf16, outs;
+  float* y;
+};
+
+struct NormArgs {
+  const float* x;
+  index_t rows, width;
+  const void* weight;
+  index_t bf16;
+  double eps;
+  float* y;
+};
+
+struct RopeArgs {
+  float* x;
+  index_t rows, heads, width;
+  const float *cos, *sin;
+  index_t half, table;
+  const int* positions;
+};
+
+struct LatentArgs {
+  const float* kv;
+  index_t rows, width;
+  const void* norm;
+  index_t norm_bf16, rank;
+  double eps;
+  const float *cos, *sin;
+  index_t table;
+  const int *positions, *slots;
+  void* cache;
+  index_t cache_bf16, total_slots;
+};
+
+struct AttentionArgs {
+  const float* q;
+  index_t rows, heads, width;
+  const void* kv_b;
+  index_t kv_b_bf16, rank, value;
+  const void* cache;
+  index_t cache_bf16, cache_pages, page_tokens, channels;
+  const int* table;
+  index_t sequences, table_pages;
+  const int *sequence, *positions;
+  double scale;
+  float* y;
+};
+
+struct RouteArgs {
+  const float* x;
+  index_t rows, width;
+  const void* gate;
+  index_t bf16;
+  const float* bias;
+  index_t experts, groups, top_groups, top_k, normalise;
+  double scale;
+  int* ids;
+  float* weights;
+};
+
+struct MlpArgs {
+  const float* x;
+  index_t rows, width;
+  const void *gate, *up, *down;
+  index_t bf16, inner;
+  float* y;
+};
+
+struct ExpertsArgs {
+  const float* x;
+  index_t rows, width;
+  const int* ids;
+  const float* weights;
+  index_t top_k;
+  const void *gate_up, *down;
+  index_t bf16, experts, inner;
+  float* y;
+};
+
+namespace {
+
+enum Status { OK = 0, OUT_OF_RANGE = 1, OUT_OF_MEMORY = 2 };
+
+// Call body with `data` as fp32 or bf16 values.
+template <class Body>
+inline auto with_type(index_t is_bf16, const void* data, Body body) {
+  return is_bf16 ? body(static_cast<const bf16*>(data)) : body(static_cast<const float*>(data));
+}
+
+// No exception may cross the C boundary.
+template <class Body>
+inline int guarded(Body body) {
+  try {
+    return body();
+  } catch (const std::bad_alloc&) {
+    return OUT_OF_MEMORY;
+  }
+}
+
+}  // namespace

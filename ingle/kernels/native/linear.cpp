@@ -1,0 +1,93 @@
+// Linear layers and the router.
+#include "api.h"
+#include "block.h"
+#include "threads.h"
+
+namespace {
+
+template <class T>
+void product(const float* x, index_t rows, index_t inner, const T* w, index_t outs, float* y) {
+  int threads = threads_for(double(rows) * inner * outs);
+  Pieces o(outs, 8, threads), r(outs < 8 * threads ? rows : 0, 1, threads);
+  if (r.count > 1)  // too few outputs to share
+    return parallel_for(threads, r.count, [&](index_t i, int) {
+      dot_block(x + r.begin(i) * inner, inner, r.end(i) - r.begin(i), w, inner, outs, inner,
+                y + r.begin(i) * outs, outs);
+    });
+  parallel_for(threads, o.count, [&](index_t i, int) {
+    dot_block(x, inner, rows, w + o.begin(i) * inner, inner, o.end(i) - o.begin(i), inner,
+              y + o.begin(i), outs);
+  });
+}
+
+// Index of the largest value that is not taken yet; among equals the lowest index.
+int take_best(const float* values, char* taken, int n) {
+  int best = -1;
+  for (int i = 0; i < n; i++)
+    if (!taken[i] && (best < 0 || values[i] > values[best])) best = i;
+  taken[best] = 1;
+  return best;
+}
+
+// Sum of the two largest choices of one group: what the group itself is chosen by.
+float group_score(const float* choice, int size) {
+  float first = -INFINITY, second = -INFINITY;
+  for (int i = 0; i < size; i++) {
+    if (choice[i] > first) {
+      second = first;
+      first = choice[i];
+    } else if (choice[i] > second) {
+      second = choice[i];
+    }
+  }
+  return size > 1 ? first + second : first;
+}
+
+// One row. `room` and `taken`: 3 * experts floats and experts chars of scratch.
+void choose(const float* logits, const RouteArgs& r, float* room, char* taken, int* ids, float* weights) {
+  int experts = int(r.experts);
+  float *score = room, *choice = room + experts;
+  for (int e = 0; e < experts; e += VEC) {
+    int n = std::min(VEC, experts - e);
+    vf s = sigmoid(load_part(logits + e, n));
+    store_part(score + e, s, n);
+    store_part(choice + e, s + load_part(r.bias + e, n), n);
+  }
+  if (r.groups > 1) {
+    int groups = int(r.groups), size = experts / groups;
+    float* group = room + 2 * experts;
+    for (int g = 0; g < groups; g++) group[g] = group_score(choice + g * size, size);
+    std::memset(taken, 0, groups);
+    for (int k = 0; k < r.top_groups; k++) take_best(group, taken, groups);
+    for (int e = 0; e < experts; e++)
+      if (!taken[e / size]) choice[e] = -INFINITY;
+  }
+  std::memset(taken, 0, experts);
+  float total = 0;
+  for (int k = 0; k < r.top_k; k++) {
+    ids[k] = take_best(choice, taken, experts);
+    weights[k] = score[ids[k]];
+    total += weights[k];
+  }
+  float scale = float(r.scale), factor = r.normalise ? scale / (total + 1e-20f) : scale;
+  for (int k = 0; k < r.top_k; k++) weights[k] *= factor;
+}
+
+}  // namespace
+
+INGLE_API int ingle_linear(const LinearArgs* a) {
+  with_type(a->bf16, a->weight, [&](auto* w) { product(a->x, a->rows, a->inner, w, a->outs, a->y); });
+  return OK;
+}
+
+INGLE_API int ingle_route(const RouteArgs* a) {
+  return guarded([&] {
+    Scratch logits(a->rows * a->experts), room(3 * a->experts);
+    std::unique_ptr<char[]> taken(new char[a->experts]);
+    with_type(a->bf16, a->gate, [&](auto* w) { product(a->x, a->rows, a->width, w, a->experts, logits); });
+    for (index_t n = 0; n < a->rows; n++)
+      choose(logits + n * a->experts, *a, room, taken.get(), a->ids + n * a->top_k,
+             a->weights + n * a->top_k);
+    return int(OK);
+  });
+}

@@ -1,0 +1,162 @@
+// One vector type `vf` of VEC floats for every target, with the few operations the kernels need.
+//
+// Everything is inline and internal: the same sources are compiled once per target, and only the
+// width and the fused multiply-add differ.
+#pragma once
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#if defined(__AVX512F__) || (defined(__AVX2__) && defined(__FMA__))
+#include <immintrin.h>
+#elif defined(__SSE2__)
+#include <emmintrin.h>
+#elif defined(__ARM_NEON)
+#include <arm_neon.h>
+#endif
+
+typedef int64_t index_t;
+
+struct bf16 {
+  uint16_t bits;
+};
+
+namespace {
+
+#if defined(__AVX512F__)
+constexpr int VEC = 16;
+#elif defined(__AVX2__) && defined(__FMA__)
+constexpr int VEC = 8;
+#else
+constexpr int VEC = 4;
+#endif
+
+// 32 vector registers (AVX-512, AArch64) hold larger blocks than 16 do.
+#if defined(__AVX512F__) || defined(__aarch64__)
+constexpr bool MANY_REGISTERS = true;
+#else
+constexpr bool MANY_REGISTERS = false;
+#endif
+
+typedef float vf __attribute__((vector_size(4 * VEC)));
+typedef int32_t vi __attribute__((vector_size(4 * VEC)));
+typedef uint32_t vu __attribute__((vector_size(4 * VEC)));
+typedef uint16_t vh __attribute__((vector_size(2 * VEC)));
+typedef float v4 __attribute__((vector_size(16)));
+
+inline vf splat(float a) { return vf{} + a; }
+
+inline vf load(const float* p) {
+  vf v;
+  std::memcpy(&v, p, sizeof v);
+  return v;
+}
+
+// A bf16 is the upper half of a float: widening is exact.
+inline vf load(const bf16* p) {
+  vh half;
+  std::memcpy(&half, p, sizeof half);
+  return (vf)(__builtin_convertvector(half, vu) << 16);
+}
+
+// The first n values at p, zeros after them.
+template <class T>
+inline vf load_part(const T* p, int n) {
+  T padded[VEC] = {};
+  std::memcpy(padded, p, n * sizeof(T));
+  return load(padded);
+}
+
+inline void store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
+
+inline void store_part(float* p, vf v, int n) { std::memcpy(p, &v, n * sizeof(float)); }
+
+// Round to nearest even, as torch does.
+inline bf16 narrow(float a) {
+  uint32_t bits;
+  std::memcpy(&bits, &a, 4);
+  if (a != a) return {0x7fc0};
+  return {uint16_t((bits + 0x7fff + ((bits >> 16) & 1)) >> 16)};
+}
+
+// a * b + c, rounded once where the target can, always in the same way on one target.
+inline vf fma(vf a, vf b, vf c) {
+#if defined(__AVX512F__)
+  return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
+#elif defined(__AVX2__) && defined(__FMA__)
+  return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
+#elif defined(__ARM_NEON)
+  return (vf)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
+#else
+  return a * b + c;
+#endif
+}
+
+inline vf select(vi mask, vf yes, vf no) { return (vf)(((vi)yes & mask) | ((vi)no & ~mask)); }
+inline vf min(vf a, vf b) { return select(a < b, a, b); }
+inline vf max(vf a, vf b) { return select(a > b, a, b); }
+
+#if defined(__AVX512F__)
+inline v4 fold(vf a) {
+  __m512 whole = (__m512)a;
+  __m256 half = _mm256_add_ps(_mm512_castps512_ps256(whole), _mm512_extractf32x8_ps(whole, 1));
+  return (v4)_mm_add_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1));
+}
+#elif defined(__AVX2__) && defined(__FMA__)
+inline v4 fold(vf a) {
+  __m256 whole = (__m256)a;
+  return (v4)_mm_add_ps(_mm256_castps256_ps128(whole), _mm256_extractf128_ps(whole, 1));
+}
+#else
+inline v4 fold(vf a) { return a; }
+#endif
+
+// The sums over the lanes of four vectors: one tree, the same for each of the four.
+inline v4 sum4(vf a, vf b, vf c, vf d) {
+  v4 p = fold(a), q = fold(b), r = fold(c), s = fold(d);
+#if defined(__SSE2__)
+  __m128 pq = _mm_add_ps(_mm_unpacklo_ps((__m128)p, (__m128)q), _mm_unpackhi_ps((__m128)p, (__m128)q));
+  __m128 rs = _mm_add_ps(_mm_unpacklo_ps((__m128)r, (__m128)s), _mm_unpackhi_ps((__m128)r, (__m128)s));
+  return (v4)_mm_add_ps(_mm_movelh_ps(pq, rs), _mm_movehl_ps(rs, pq));
+#else
+  return v4{(p[0] + p[2]) + (p[1] + p[3]), (q[0] + q[2]) + (q[1] + q[3]),
+            (r[0] + r[2]) + (r[1] + r[3]), (s[0] + s[2]) + (s[1] + s[3])};
+#endif
+}
+
+inline float sum(vf a) { return sum4(a, a, a, a)[0]; }
+
+inline float largest(vf a) {
+  float best = a[0];
+  for (int i = 1; i < VEC; i++) best = a[i] > best ? a[i] : best;
+  return best;
+}
+
+// e^x within 2 units in the last place, from 0 over denormals to infinity; NaN stays NaN.
+// Cody-Waite reduction x = n ln2 + r, |r| <= ln2 / 2, then the polynomial of Cephes' expf.
+inline vf exp(vf x) {
+  x = select(x > splat(89.0f), splat(89.0f), x);
+  x = select(x < splat(-104.0f), splat(-104.0f), x);
+  const vf shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  vf shifted = fma(x, splat(1.44269504f), shifter);
+  vf n = shifted - shifter;
+  vf r = fma(n, splat(-0.693359375f), x);
+  r = fma(n, splat(2.12194440e-4f), r);
+  vf p = splat(1.9875691500e-4f);
+  p = fma(p, r, splat(1.3981999507e-3f));
+  p = fma(p, r, splat(8.3334519073e-3f));
+  p = fma(p, r, splat(4.1665795894e-2f));
+  p = fma(p, r, splat(1.6666665459e-1f));
+  p = fma(p, r, splat(5.0000001201e-1f));
+  p = fma(p, r * r, r) + 1.0f;
+  // 2^n in two factors, since n reaches beyond the exponents a single float can hold
+  vi whole = (vi)shifted - (vi)shifter;
+  vi half = whole >> 1;
+  vf first = (vf)((half + 127) << 23), second = (vf)((whole - half + 127) << 23);
+  return p * first * second;
+}
+
+inline vf sigmoid(vf x) { return 1.0f / (1.0f + exp(-x)); }
+inline vf silu(vf x) { return x / (1.0f + exp(-x)); }
+
+}  // namespace

@@ -1,0 +1,151 @@
+"""Plain torch: the truth every faster kernel tier is tested against.
+
+Legend: N rows, I/O in/out features, D model width, H heads, L kv_lora_rank, R rope width,
+Q = qk_nope + R, V v_head_dim, E experts, K chosen experts, F expert width, S sequences, P pages,
+G page tokens, C = L + R cached values per token. Statistics and routing are fp32.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+name = "reference"
+
+
+def activation_dtype(weights: torch.dtype) -> torch.dtype:
+    """Dtype of activations for weights of this dtype: the same, as in any plain torch model."""
+    return weights
+
+
+def linear(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
+    """`x @ weight.T`; the result has x's dtype."""
+    return F.linear(x_NI, weight_OI)
+
+
+def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """Root-mean-square norm over the last dimension, statistics in fp32 (arXiv 1910.07467)."""
+    x = x_ND.float()
+    x = x * torch.rsqrt(x.square().mean(-1, keepdim=True) + eps)
+    return weight_D * x.to(x_ND.dtype)
+
+
+def rope_(x_NHQ: Tensor, cos_TR: Tensor, sin_TR: Tensor, positions_N: Tensor) -> None:
+    """Rotate the last R of Q values of every head in place, interleaved pairs (x0,x1),(x2,x3)...
+
+    cos_TR, sin_TR: [positions, R/2] fp32 tables.
+    """
+    half = cos_TR.shape[-1]
+    cos, sin = cos_TR[positions_N.long(), None], sin_TR[positions_N.long(), None]
+    rope = x_NHQ[..., -2 * half :]
+    even, odd = rope[..., 0::2].float(), rope[..., 1::2].float()
+    rope[..., 0::2], rope[..., 1::2] = even * cos - odd * sin, even * sin + odd * cos
+
+
+def write_latent(
+    kv_NC: Tensor,
+    norm_L: Tensor,
+    eps: float,
+    cos_TR: Tensor,
+    sin_TR: Tensor,
+    positions_N: Tensor,
+    slots_N: Tensor,
+    cache_PGC: Tensor,
+) -> None:
+    """Norm the latent part of `kv_a_proj_with_mqa`'s output, rotate its key part, store both."""
+    rank = norm_L.shape[0]
+    latent = rms_norm(kv_NC[:, :rank], norm_L, eps)
+    key = kv_NC[:, None, rank:].clone()
+    rope_(key, cos_TR, sin_TR, positions_N)
+    flat = cache_PGC.view(-1, cache_PGC.shape[-1])
+    flat[slots_N.long()] = torch.cat([latent, key[:, 0]], -1).to(flat.dtype)
+
+
+def mla_attention(
+    q_NHQ: Tensor,
+    kv_b_OL: Tensor,
+    cache_PGC: Tensor,
+    pages_SP: Tensor,
+    sequence_N: Tensor,
+    positions_N: Tensor,
+    scale: float,
+) -> Tensor:
+    """Absorbed multi-head latent attention over paged latents (arXiv 2405.04434, section 2.1).
+
+    q_NHQ is already rotated. kv_b_OL is `kv_b_proj.weight`, [H * (nope + V), L]: its nope rows are
+    absorbed into the query, its V rows into the output, so that keys and values are never formed.
+    Row n sees positions 0..positions_N[n] of its sequence. Returns [N, H * V] in q's dtype.
+    """
+    rows, heads, width = q_NHQ.shape
+    rank = kv_b_OL.shape[1]
+    rope = cache_PGC.shape[-1] - rank
+    nope = width - rope
+    w_HOL = kv_b_OL.view(heads, -1, rank)
+    q_latent = torch.einsum("nhd,hdl->nhl", q_NHQ[..., :nope], w_HOL[:, :nope])
+    q_NHC = torch.cat([q_latent, q_NHQ[..., nope:]], -1).float()
+    out_NHL = torch.empty(rows, heads, rank)
+    for n in range(rows):
+        length = int(positions_N[n]) + 1
+        pages = pages_SP[sequence_N[n].long()].long()
+        keys_TC = cache_PGC[pages[: -(-length // cache_PGC.shape[1])]].flatten(0, 1)[:length].float()
+        weights_HT = torch.softmax(q_NHC[n] @ keys_TC.T * scale, -1)
+        out_NHL[n] = weights_HT @ keys_TC[:, :rank]
+    out = torch.einsum("nhl,hvl->nhv", out_NHL.to(q_NHQ.dtype), w_HOL[:, nope:])
+    return out.flatten(1)
+
+
+def route(
+    x_ND: Tensor,
+    gate_ED: Tensor,
+    bias_E: Tensor,
+    n_group: int,
+    topk_group: int,
+    top_k: int,
+    norm_topk_prob: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """DeepSeek-V3 routing in fp32 (arXiv 2412.19437, section 2.1.2): ids [N, K] int32, weights fp32.
+
+    Scores are sigmoids; the bias only chooses. A group counts by the sum of its two best choices;
+    groups outside the best `topk_group` cannot be chosen.
+    """
+    scores_NE = torch.sigmoid(F.linear(x_ND.float(), gate_ED.float()))
+    choice_NE = scores_NE + bias_E.float()
+    if n_group > 1:
+        grouped_NGE = choice_NE.unflatten(-1, (n_group, -1))
+        group_NG = grouped_NGE.topk(min(2, grouped_NGE.shape[-1]), -1).values.sum(-1)
+        keep = torch.zeros_like(group_NG, dtype=torch.bool)
+        keep.scatter_(1, group_NG.topk(topk_group, -1).indices, True)
+        choice_NE = grouped_NGE.masked_fill(~keep[..., None], float("-inf")).flatten(1)
+    ids_NK = choice_NE.topk(top_k, -1).indices
+    weights_NK = scores_NE.gather(1, ids_NK)
+    if norm_topk_prob:
+        weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
+    return ids_NK.int(), weights_NK * scale
+
+
+def mlp(x_ND: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
+    """SwiGLU feed-forward: down( silu(gate x) * up x )."""
+    return F.linear(F.silu(F.linear(x_ND, gate_FD)) * F.linear(x_ND, up_FD), down_DF)
+
+
+def experts(
+    x_ND: Tensor, ids_NK: Tensor, weights_NK: Tensor, gate_up_EJD: Tensor, down_EDF: Tensor
+) -> Tensor:
+    """Weighted sum of each row's chosen experts; gate_up_EJD stacks gate over up (J = 2F).
+
+    Rows are sorted by expert, so each expert's product runs once over its own rows.
+    """
+    top_k = ids_NK.shape[1]
+    order = torch.argsort(ids_NK.flatten(), stable=True)
+    counts = torch.bincount(ids_NK.flatten(), minlength=gate_up_EJD.shape[0]).tolist()
+    sorted_x = x_ND[order // top_k]
+    parts = []
+    for expert, rows in enumerate(sorted_x.split(counts)):
+        if rows.shape[0]:
+            gate, up = F.linear(rows, gate_up_EJD[expert]).chunk(2, -1)
+            parts.append(F.linear(F.silu(gate) * up, down_EDF[expert]))
+    y = torch.empty(order.numel(), x_ND.shape[1], dtype=x_ND.dtype)
+    y[order] = torch.cat(parts)
+    return (y.view(*ids_NK.shape, -1) * weights_NK[..., None].to(y.dtype)).sum(1)

@@ -1,0 +1,81 @@
+"""A decoder layer and the multi-token-prediction module built on it."""
+
+from __future__ import annotations
+
+from types import ModuleType
+
+import torch
+from torch import Tensor, nn
+
+from ingle.models.batch import StepBatch
+from ingle.models.config import DeepseekV3Config
+from ingle.models.layers.mla import MLA
+from ingle.models.layers.moe import MLP, MoE
+from ingle.models.layers.norm import RMSNorm
+
+
+class DecoderLayer(nn.Module):
+    """Pre-norm attention and feed-forward (dense below `first_k_dense_replace`, else experts)."""
+
+    def __init__(self, config: DeepseekV3Config, index: int) -> None:
+        super().__init__()
+        self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.self_attn = MLA(config)
+        self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        dense = index < config.first_k_dense_replace
+        self.mlp: MLP | MoE = (
+            MLP(config.hidden_size, config.intermediate_size) if dense else MoE(config)
+        )
+
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, mask)
+        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+    def step(
+        self, x_ND: Tensor, batch: StepBatch, cache_PGC: Tensor, tables: tuple[Tensor, Tensor],
+        k: ModuleType,
+    ) -> Tensor:  # fmt: skip
+        """The same over flat rows and the paged cache of this layer."""
+        norm, eps = self.input_layernorm, self.input_layernorm.eps
+        y = self.self_attn.step(k.rms_norm(x_ND, norm.weight, eps), batch, cache_PGC, tables, k)
+        x_ND = x_ND + y
+        y = k.rms_norm(x_ND, self.post_attention_layernorm.weight, eps)
+        return x_ND + self.mlp.step(y, k)
+
+
+class SharedHead(nn.Module):
+    """Norm and head of an MTP module; the head is the main model's unless a checkpoint differs."""
+
+    def __init__(self, config: DeepseekV3Config, head: nn.Linear) -> None:
+        super().__init__()
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.head = head
+
+
+class MTPLayer(DecoderLayer):
+    """Multi-token prediction: `block(eh_proj([enorm(Emb(t_{i+1})); hnorm(h_i)]))` predicts t_{i+2}.
+
+    h_i is the main model's hidden state before its final norm (arXiv 2412.19437, section 2.2).
+    In a checkpoint it is the layer after the last one.
+    """
+
+    def __init__(
+        self, config: DeepseekV3Config, index: int, embed: nn.Embedding, head: nn.Linear
+    ) -> None:
+        super().__init__(config, index)
+        self.embed_tokens = embed
+        self.enorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.hnorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+        self.eh_proj = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+        self.shared_head = SharedHead(config, head)
+
+    def merge(self, hidden_BTD: Tensor, next_BT: Tensor) -> Tensor:
+        """Input of the block: hidden states beside the embeddings of the tokens after them."""
+        embedded = self.enorm(self.embed_tokens(next_BT))
+        return self.eh_proj(torch.cat([embedded, self.hnorm(hidden_BTD)], -1))
+
+    def merge_step(self, hidden_ND: Tensor, next_N: Tensor, k: ModuleType) -> Tensor:
+        embedded = self.embed_tokens(next_N).to(hidden_ND.dtype)
+        embedded = k.rms_norm(embedded, self.enorm.weight, self.enorm.eps)
+        hidden = k.rms_norm(hidden_ND, self.hnorm.weight, self.hnorm.eps)
+        return k.linear(torch.cat([embedded, hidden], -1), self.eh_proj.weight)

@@ -1,0 +1,155 @@
+"""DeepSeekMoE: sigmoid routing with a selection bias, grouped experts, shared expert; and the
+dense SwiGLU of the first layers.
+
+Legend: N rows, D model width, E experts, K chosen experts, F expert width, J = 2F.
+"""
+
+from __future__ import annotations
+
+from types import ModuleType
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ingle.kernels import reference
+from ingle.models.config import DeepseekV3Config
+
+
+@torch.library.custom_op("ingle::grouped_linear", mutates_args=())
+def grouped_linear(x_MI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
+    """`x @ weight[e].T` for the rows of each expert e, which end at ends_E[e] (int32).
+
+    A named operator, because torch.compile cannot trace F.grouped_mm in fp32.
+    """
+    return F.grouped_mm(x_MI, weight_EOI.transpose(1, 2), offs=ends_E)
+
+
+@grouped_linear.register_fake
+def _(x_MI: Tensor, weight_EOI: Tensor, ends_E: Tensor) -> Tensor:
+    return x_MI.new_empty(x_MI.shape[0], weight_EOI.shape[1])
+
+
+@torch.library.custom_op("ingle::grouped_outer", mutates_args=())
+def grouped_outer(grad_MO: Tensor, x_MI: Tensor, ends_E: Tensor) -> Tensor:
+    """`grad.T @ x` over the rows of each expert: the weights' gradient [E, O, I]."""
+    return F.grouped_mm(grad_MO.T, x_MI, offs=ends_E)
+
+
+@grouped_outer.register_fake
+def _(grad_MO: Tensor, x_MI: Tensor, ends_E: Tensor) -> Tensor:
+    return x_MI.new_empty(ends_E.shape[0], grad_MO.shape[1], x_MI.shape[1])
+
+
+def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx: Any, grad_MO: Tensor) -> tuple[Tensor, Tensor, None]:
+    x_MI, weight_EOI, ends_E = ctx.saved_tensors
+    grad_MO = grad_MO.contiguous()
+    x_grad = grouped_linear(grad_MO, weight_EOI.transpose(1, 2).contiguous(), ends_E)
+    return x_grad, grouped_outer(grad_MO, x_MI, ends_E), None
+
+
+grouped_linear.register_autograd(_backward, setup_context=_save)
+
+
+class MLP(nn.Module):
+    """SwiGLU feed-forward: down( silu(gate x) * up x )."""
+
+    def __init__(self, width: int, inner: int) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(width, inner, bias=False)
+        self.up_proj = nn.Linear(width, inner, bias=False)
+        self.down_proj = nn.Linear(inner, width, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+    def step(self, x_ND: Tensor, k: ModuleType) -> Tensor:
+        return k.mlp(x_ND, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
+
+
+class Router(nn.Module):
+    """Chooses experts; `e_score_correction_bias` moves the choice but not the weights.
+
+    No gradient reaches the bias: training moves it by the sign of each expert's load error
+    (auxiliary-loss-free balancing, arXiv 2408.15664).
+    """
+
+    def __init__(self, config: DeepseekV3Config) -> None:
+        super().__init__()
+        self.config = config
+        self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
+        self.e_score_correction_bias: Tensor
+        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
+
+    def step(self, x_ND: Tensor, k: ModuleType) -> tuple[Tensor, Tensor]:
+        c = self.config
+        return k.route(
+            x_ND, self.weight, self.e_score_correction_bias, c.n_group, c.topk_group,
+            c.num_experts_per_tok, c.norm_topk_prob, c.routed_scaling_factor,
+        )  # fmt: skip
+
+    def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
+        return self.step(x_ND, reference)
+
+
+class Experts(nn.Module):
+    """All routed experts of a layer as two 3-D weights; gate rows lie above up rows."""
+
+    def __init__(self, config: DeepseekV3Config) -> None:
+        super().__init__()
+        experts, width, inner = (
+            config.n_routed_experts, config.hidden_size, config.moe_intermediate_size,
+        )  # fmt: skip
+        self.gate_up_proj = nn.Parameter(torch.empty(experts, 2 * inner, width))
+        self.down_proj = nn.Parameter(torch.empty(experts, width, inner))
+
+    def forward(self, x_ND: Tensor, ids_NK: Tensor, weights_NK: Tensor, counts_E: Tensor) -> Tensor:
+        """Sort rows by expert, one grouped product for each of the two weights, scatter back.
+
+        counts_E: rows of each expert. Nothing is dropped and nothing is padded.
+        """
+        top_k = ids_NK.shape[1]
+        order = torch.argsort(ids_NK.flatten(), stable=True)
+        ends_E = counts_E.cumsum(0).int()
+        rows_MD = x_ND[order // top_k]
+        gate, up = grouped_linear(rows_MD, self.gate_up_proj, ends_E).chunk(2, -1)
+        out_MD = grouped_linear(F.silu(gate) * up, self.down_proj, ends_E)
+        out_MD = out_MD * weights_NK.flatten()[order, None].to(out_MD.dtype)
+        back = torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0]))
+        return out_MD[back].unflatten(0, (-1, top_k)).sum(1)
+
+
+class MoE(nn.Module):
+    """`sum_e w_e E_e(x) + E_shared(x)` (arXiv 2412.19437, section 2.1.2)."""
+
+    def __init__(self, config: DeepseekV3Config) -> None:
+        super().__init__()
+        self.gate = Router(config)
+        self.experts = Experts(config)
+        shared = config.moe_intermediate_size * config.n_shared_experts
+        self.shared_experts = MLP(config.hidden_size, shared)
+        self.load_E: Tensor  # tokens each expert received since the trainer last read and zeroed it
+        self.register_buffer("load_E", torch.zeros(config.n_routed_experts), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x_ND = x.flatten(0, -2)
+        ids_NK, weights_NK = self.gate(x_ND)
+        counts_E = torch.zeros_like(self.load_E).scatter_add_(
+            0, ids_NK.flatten().long(), torch.ones(ids_NK.numel())
+        )
+        if self.training:
+            self.load_E += counts_E
+        y_ND = self.experts(x_ND, ids_NK, weights_NK, counts_E)
+        return (y_ND + self.shared_experts(x_ND)).view_as(x)
+
+    def step(self, x_ND: Tensor, k: ModuleType) -> Tensor:
+        ids_NK, weights_NK = self.gate.step(x_ND, k)
+        routed = k.experts(
+            x_ND, ids_NK, weights_NK, self.experts.gate_up_proj, self.experts.down_proj
+        )
+        return routed + self.shared_experts.step(x_ND, k)

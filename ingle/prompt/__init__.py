@@ -1,0 +1,1 @@
+"""Messages to tokens and back: tokenizer, one encoder file per generation, streaming parser."""

@@ -1,0 +1,175 @@
+"""Text to token ids and back, over any byte-level Hugging Face `tokenizer.json`.
+
+Text from people and special tokens travel on separate roads: `encode` never yields a special id,
+whatever the text says, and `special` is the only way to one. So a message that spells out
+`<｜Assistant｜>` or `</think>` stays a message.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+
+from ingle.errors import ConfigError
+
+
+class Tokenizer:
+    """Encoding of plain text, special tokens by name, exact decoding by bytes.
+
+    Every entry of `added_tokens` counts as special: DeepSeek's files list `<think>` and the role
+    markers there without the `special` flag.
+    """
+
+    def __init__(
+        self, content: dict[str, Any], bos: str | int | None, eos: str | int | None
+    ) -> None:
+        """From the parsed `tokenizer.json`; bos and eos are contents, ids or None.
+
+        Raises ConfigError where the content is not a byte-level tokenizer.
+        """
+        try:
+            added = {entry["content"]: int(entry["id"]) for entry in content["added_tokens"]}
+            plain = {**content, "added_tokens": [], "truncation": None, "padding": None}
+            # A post-processor only adds specials, and may name those that were taken out.
+            plain["post_processor"] = None
+            self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain))
+        # The library raises bare Exception for a file that it cannot read.
+        except Exception as error:
+            raise ConfigError(
+                "tokenizer.json is damaged or of an unknown form; fetch the model's files again."
+            ) from error
+        if "ByteLevel" not in _types(content.get("decoder")):
+            raise ConfigError("tokenizer.json is not byte-level; only such tokenizers are served.")
+        self._special_ids = added
+        self._special_names = {index: name for name, index in added.items()}
+        self._bytes = {
+            index: _to_bytes(symbol) for symbol, index in self._plain.get_vocab().items()
+        }
+        self._bytes |= {index: name.encode() for index, name in self._special_names.items()}
+        self.vocab_size = max(self._bytes, default=-1) + 1
+        self.bos_id = self._boundary(bos, "bos")
+        self.eos_id = self._boundary(eos, "eos")
+
+    @classmethod
+    def load(cls, folder: str | Path) -> Tokenizer:
+        """From a model folder: `tokenizer.json`, and bos and eos from `tokenizer_config.json`.
+
+        Where the tokenizer's config does not name them, `config.json` gives the ids. Raises
+        ConfigError for missing or damaged files.
+        """
+        folder = Path(folder)
+        content = _read(folder / "tokenizer.json", required=True)
+        names = _read(folder / "tokenizer_config.json", required=False)
+        config = _read(folder / "config.json", required=False)
+        bos, eos = (
+            _content(names.get(f"{end}_token")) or _first(config.get(f"{end}_token_id"))
+            for end in ("bos", "eos")
+        )
+        return cls(content, bos, eos)
+
+    def encode(self, text: str) -> list[int]:
+        """Ids of ordinary text; the names of special tokens in it are ordinary text, too.
+
+        A lone surrogate, which UTF-8 cannot hold, becomes a replacement character.
+        """
+        text = text.encode("utf-8", errors="surrogatepass").decode("utf-8", errors="replace")
+        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def special(self, name: str) -> int:
+        """The id of a special token such as `<｜User｜>`; ConfigError where there is none."""
+        index = self._special_ids.get(name)
+        if index is None:
+            raise ConfigError(f"The tokenizer has no special token {name}.")
+        return index
+
+    def find_special(self, name: str) -> int | None:
+        """The id of a special token, None where there is none."""
+        return self._special_ids.get(name)
+
+    def is_special(self, index: int) -> bool:
+        """Whether the id is a special token."""
+        return index in self._special_names
+
+    def token_bytes(self, index: int) -> bytes:
+        """The UTF-8 bytes of a token (of its name for a special), b"" for an unused id."""
+        return self._bytes.get(index, b"")
+
+    def decode(self, ids: Iterable[int], skip_special: bool = True) -> str:
+        """The text of the ids; bytes that are not UTF-8 become replacement characters."""
+        kept = (index for index in ids if not (skip_special and index in self._special_names))
+        return b"".join(map(self.token_bytes, kept)).decode("utf-8", errors="replace")
+
+    def _boundary(self, token: str | int | None, end: str) -> int:
+        index = self._special_ids.get(token) if isinstance(token, str) else token
+        if index is None:
+            raise ConfigError(
+                f"The tokenizer does not say which token is {end}; "
+                f"{end}_token belongs in tokenizer_config.json."
+            )
+        return index
+
+
+@cache
+def byte_symbols() -> tuple[str, ...]:
+    """The printable character that stands for each of the 256 bytes (GPT-2's byte-level table)."""
+    printable = [*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)]
+    symbols = {byte: chr(byte) for byte in printable}
+    others = (byte for byte in range(256) if byte not in symbols)
+    symbols |= {byte: chr(256 + place) for place, byte in enumerate(others)}
+    return tuple(symbols[byte] for byte in range(256))
+
+
+@cache
+def _symbol_bytes() -> dict[str, int]:
+    return {symbol: byte for byte, symbol in enumerate(byte_symbols())}
+
+
+def _to_bytes(symbol: str) -> bytes:
+    """The bytes of a vocabulary entry; an entry outside the table is its own text."""
+    table = _symbol_bytes()
+    try:
+        return bytes(table[character] for character in symbol)
+    except KeyError:
+        return symbol.encode()
+
+
+def _types(decoder: Any) -> set[str]:
+    """The type names of a decoder and of the parts of a sequence."""
+    if not isinstance(decoder, dict):
+        return set()
+    parts = decoder.get("decoders") or []
+    return {str(decoder.get("type"))}.union(*map(_types, parts))
+
+
+def _read(path: Path, required: bool) -> dict[str, Any]:
+    if not required and not path.is_file():
+        return {}
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path.name} is missing in the model folder.") from error
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path.name} cannot be read as JSON; fetch the file again.") from error
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path.name} should hold one JSON object.")
+    return content
+
+
+def _content(token: Any) -> str | None:
+    """The text of a token given as a string or as an object with a `content`."""
+    if isinstance(token, dict):
+        token = token.get("content")
+    return token if isinstance(token, str) else None
+
+
+def _first(index: Any) -> int | None:
+    """An id given as a number or as a list of them."""
+    if isinstance(index, list):
+        index = index[0] if index else None
+    return index if isinstance(index, int) else None

@@ -1,0 +1,1 @@
+"""HTTP on one side, one engine on the other: routes, dialects, the page, and who may come in."""

@@ -1,0 +1,220 @@
+"""The bridge between asyncio and the engine: one thread steps the engine, the loop hears of it.
+
+The engine is only ever stepped by its own thread. Every step's events cross to the event loop in a
+single call, which sorts them into one queue per request. A request whose client left is cancelled
+within a step.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+from collections.abc import AsyncGenerator, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from ingle.engine.request import Request, SamplingParams, TokenEvent
+from ingle.server.errors import EngineFailedError, GenerationFailedError
+
+if TYPE_CHECKING:
+    from ingle.prompt.tokenizer import Tokenizer
+
+log = logging.getLogger("ingle.server")
+
+State = Literal["starting", "ok", "stopping", "failed"]
+
+
+class EngineLike(Protocol):
+    """What the server needs of an engine; submit and cancel may be called from any thread."""
+
+    def submit(self, request: Request) -> None: ...
+    def cancel(self, request_id: str) -> None: ...
+    def step(self) -> list[TokenEvent]: ...
+    def check_length(self, prompt_tokens: int, max_tokens: int | None) -> None: ...
+    @property
+    def has_work(self) -> bool: ...
+    @property
+    def context(self) -> int: ...
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What clients are told about the model, and what they get when they ask for nothing.
+
+    defaults: of the model's generation_config. examples: questions it was made for.
+    """
+
+    name: str
+    fingerprint: str
+    created: int
+    defaults: SamplingParams = field(default_factory=SamplingParams)
+    examples: tuple[str, ...] = ()
+    aliases: tuple[str, ...] = ("ingle",)
+
+    def answers_to(self, name: str) -> bool:
+        return name == self.name or name in self.aliases
+
+
+class TokenStream:
+    """The events of one request, in order; leaving them early cancels the request."""
+
+    def __init__(self, request_id: str, close: Callable[[str], None]) -> None:
+        self.request_id = request_id
+        self._events: asyncio.Queue[TokenEvent | Exception | None] = asyncio.Queue()
+        self._close = close
+
+    def put(self, event: TokenEvent | Exception | None) -> None:
+        self._events.put_nowait(event)
+
+    async def events(self, beat: float | None = None) -> AsyncGenerator[TokenEvent | None, None]:
+        """Yield events to the last one, and None after each `beat` seconds of silence.
+
+        Raises GenerationFailedError if the model fails on the request, EngineFailedError if the
+        engine does on all of them or `cancel` is called.
+        """
+        try:
+            while True:
+                try:
+                    async with asyncio.timeout(beat):
+                        event = await self._events.get()
+                except TimeoutError:
+                    yield None
+                    continue
+                if event is None:
+                    raise EngineFailedError("The request was cancelled before its end.")
+                if isinstance(event, Exception):
+                    raise event
+                if event.finish_reason == "error":
+                    raise GenerationFailedError(event.error or "The model failed.")
+                yield event
+                if event.finish_reason is not None:
+                    return
+        finally:
+            self.cancel()
+
+    def cancel(self) -> None:
+        """Stop the request if it still runs and end the iteration; harmless when it is done."""
+        self.put(None)
+        self._close(self.request_id)
+
+
+class EngineService:
+    """Owns an engine, its thread and the streams of all open requests.
+
+    Everything but the thread's own loop is called on the event loop that called `start`.
+    """
+
+    def __init__(self, engine: EngineLike, tokenizer: Tokenizer, model: ServedModel) -> None:
+        self.tokenizer = tokenizer
+        self.model = model
+        self.state: State = "starting"
+        self._engine = engine
+        self._streams: dict[str, TokenStream] = {}
+        self._wake = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="ingle-engine", daemon=True)
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def open_requests(self) -> int:
+        """Requests that run or wait."""
+        return len(self._streams)
+
+    async def start(self) -> None:
+        """Start the engine's thread; requests are accepted from now on."""
+        self._loop = asyncio.get_running_loop()
+        self.state = "ok"
+        self._thread.start()
+
+    async def stop(self, drain_seconds: float = 10.0) -> None:
+        """Refuse new requests, give the open ones some time to end, cancel the rest."""
+        if self.state == "ok":
+            self.state = "stopping"
+        deadline = asyncio.get_running_loop().time() + drain_seconds
+        while self._streams and self._thread.is_alive():
+            if asyncio.get_running_loop().time() > deadline:
+                break
+            await asyncio.sleep(0.02)
+        for stream in list(self._streams.values()):
+            stream.cancel()
+        self.state = "stopping"
+        self._wake.set()
+        if self._thread.is_alive():
+            await asyncio.to_thread(self._thread.join, 10.0)
+
+    @property
+    def context(self) -> int:
+        """Most tokens of prompt and answer together."""
+        return self._engine.context
+
+    def check_length(self, prompt_tokens: int, max_tokens: int | None) -> None:
+        """Raise ContextLengthError unless prompt and requested output fit the context."""
+        self._engine.check_length(prompt_tokens, max_tokens)
+
+    def submit(self, request: Request) -> TokenStream:
+        """Queue a request; raises what the engine refuses it with, or EngineFailedError."""
+        if self.state != "ok":
+            raise EngineFailedError("The server is stopping or its engine has failed.")
+        stream = TokenStream(request.id, self._close)
+        self._streams[request.id] = stream
+        try:
+            self._engine.submit(request)
+        except BaseException:
+            del self._streams[request.id]
+            raise
+        self._wake.set()
+        return stream
+
+    def _close(self, request_id: str) -> None:
+        if self._streams.pop(request_id, None) is not None:
+            self._engine.cancel(request_id)
+            self._wake.set()
+
+    def _run(self) -> None:
+        try:
+            while True:
+                self._wake.clear()  # before the checks, so that no submit between is slept through
+                if self._engine.has_work:
+                    self._send(self._engine.step())
+                elif self.state == "stopping":
+                    return
+                else:
+                    self._wake.wait()
+        except Exception as error:
+            log.error("The engine failed: %s", where(error))
+            self._call(self._fail)
+
+    def _send(self, events: Sequence[TokenEvent]) -> None:
+        if events:
+            self._call(self._deliver, events)
+
+    def _call(self, function: Callable[..., None], *arguments: object) -> None:
+        assert self._loop is not None
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(function, *arguments)
+
+    def _deliver(self, events: Sequence[TokenEvent]) -> None:
+        for event in events:
+            stream = self._streams.get(event.request_id)
+            if stream is None:
+                continue
+            if event.finish_reason is not None:
+                del self._streams[event.request_id]
+            stream.put(event)
+
+    def _fail(self) -> None:
+        self.state = "failed"
+        for stream in self._streams.values():
+            stream.put(EngineFailedError("The engine failed while this request was open."))
+        self._streams.clear()
+
+
+def where(error: BaseException) -> str:
+    """Type and line of an error for the server's own log: its message might quote a request."""
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_next is not None:
+        traceback = traceback.tb_next
+    if traceback is None:
+        return type(error).__name__
+    module = traceback.tb_frame.f_globals.get("__name__", "?")
+    return f"{type(error).__name__} in {module} line {traceback.tb_lineno}"

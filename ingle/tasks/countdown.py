@@ -1,0 +1,197 @@
+"""Countdown: use three numbers, each once, with + - * / to make a target.
+
+    Use 75, 6, 12 to make 3.
+    3 from 75 6 12
+    12: 15-12 12-9 36/12 12/4
+    75+6=81 75-6=69 75*6=450 no
+    6: 9-6 6-3 18/6 6/2
+    75+12=87 75-12=63 75*12=900 no
+    75: 78-75 75-72 225/75 75/25
+    12+6=18 12-6=6 12*6=72 yes
+
+A search from both ends with real back-tracking: choose the number used last (the last one of the
+question first), write every equation that makes the target with it, then what the other two
+numbers give, until one value is the other side of an equation. Here 72: 75-(12*6) = 3.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from fractions import Fraction
+from itertools import permutations
+
+from ingle.tasks.arithmetic import evaluate
+from ingle.tasks.base import MAX_TRACE, Problem, Verdict, right, tidy, wrong
+from ingle.tasks.phrasing import enumerate_items, phrase
+
+NAME = "countdown"
+TITLE = "Countdown with three numbers"
+LEVELS = (1, 2, 3)
+HARDER = (4, 5)
+EXAMPLES = ("Use 75, 6, 12 to make 3.", "make 24 from 4, 7, 2")
+
+NO_WAY = "I found no way."
+UNSOLVABLE_SHARE = 0.04
+# Larger products than these are left out of the search: they would be new facts, hardly ever used.
+MAX_FACTOR, MAX_PRODUCT = 12, 999
+
+BARE = ("{items} = {t}", "{items} -> {t}", "{items} make {t}", "{items} to {t}", "{t} from {items}")
+TEMPLATES = (
+    "Use {items} to make {t}.",
+    "Use {items} to get {t}.",
+    "Use {items} to reach {t}.",
+    "Use the numbers {items} to make {t}.",
+    "Using {items}, make {t}.",
+    "Using the numbers {items}, make {t}.",
+    "Make {t} from {items}.",
+    "Make {t} out of {items}.",
+    "Make {t} with {items}.",
+    "Make {t} using {items}.",
+    "Get {t} from {items}.",
+    "Can you make {t} from {items}?",
+    "How can I make {t} from {items}?",
+    "How do you make {t} with {items}?",
+    "Combine {items} to make {t}.",
+    "Find a way to make {t} from {items}.",
+    "Countdown: {items}, target {t}.",
+    "Countdown {items} target {t}",
+    "Numbers {items}, target {t}.",
+    "Please use {items} to make {t}.",
+)
+PHRASES = (*BARE, *TEMPLATES, NO_WAY)
+_TARGETS = {1: 50, 2: 100, 3: 200, 4: 500, 5: 999}
+_BIG = (25, 50, 75, 100)
+
+
+def generate(rng: random.Random, level: int) -> Problem:
+    """Numbers up to 10 and target up to 50, 20 and 100, or big numbers and 200 (harder: 999)."""
+    unsolvable = rng.random() < UNSOLVABLE_SHARE
+    while True:
+        numbers = _numbers(rng, level)
+        if unsolvable:
+            target = rng.randint(1, _TARGETS[level])
+            if _has_way(numbers, target):
+                continue
+        else:
+            choices = sorted(n for n in _whole_values(numbers) if n <= _TARGETS[level])
+            if not choices:
+                continue
+            target = rng.choice(choices)
+        trace, expression = solve(numbers, target)
+        if (expression is None) == unsolvable and (level in HARDER or len(trace) <= MAX_TRACE):
+            break
+    items = enumerate_items(rng, numbers)
+    return Problem(
+        task=NAME,
+        level=level,
+        question=phrase(rng, TEMPLATES, BARE, items=items, t=target),
+        trace=trace,
+        answer=NO_WAY if expression is None else f"{expression} = {target}",
+        key=f"{NAME}:{','.join(map(str, sorted(numbers)))}:{target}",
+        gold={"numbers": tuple(numbers), "target": target, "solvable": not unsolvable},
+    )
+
+
+def solve(numbers: list[int], target: int) -> tuple[str, str | None]:
+    """The trace and the expression found, None where the search finds no way."""
+    lines = [f"{target} from {' '.join(map(str, numbers))}"]
+    for index in reversed(range(len(numbers))):
+        last = numbers[index]
+        large, small = sorted(numbers[:index] + numbers[index + 1 :], reverse=True)
+        wanted = list(_equations(last, target))
+        lines.append(f"{last}: {' '.join(form.format(x=value) for form, value in wanted)}")
+        facts = []
+        for pair, value in _pairs(large, small):
+            facts.append(f"{pair}={value}")
+            for form, needed in wanted:
+                if needed == value:
+                    lines.append(f"{' '.join(facts)} yes")
+                    return "\n".join(lines), form.format(x=f"({pair})")
+        lines.append(f"{' '.join(facts)} no")
+    return "\n".join(lines), None
+
+
+def verify(problem: Problem, text: str) -> Verdict:
+    """Evaluate the expression exactly; each number must be used exactly once."""
+    numbers, target = problem.gold["numbers"], problem.gold["target"]
+    answer = tidy(text)
+    if answer.lower() == tidy(NO_WAY).lower():
+        if problem.gold["solvable"]:
+            return wrong("There is a way.")
+        return right("There is no way.")
+    expression, equals, claim = answer.partition("=")
+    if equals and claim.strip() != str(target):
+        return wrong(f"The right side should be {target}.")
+    outcome = evaluate(expression)
+    if isinstance(outcome, str):
+        return wrong(outcome)
+    value, used = outcome
+    if sorted(used) != sorted(numbers):
+        return wrong("Each number must be used exactly once.")
+    if value != target:
+        return wrong(f"The expression makes {value}, not {target}.")
+    return right()
+
+
+def _numbers(rng: random.Random, level: int) -> list[int]:
+    if level == 1:
+        return [rng.randint(1, 10) for _ in range(3)]
+    if level == 2:
+        return [rng.randint(1, 20) for _ in range(3)]
+    big = [rng.choice(_BIG) if rng.random() < 0.5 else rng.randint(10, 99)]
+    if rng.random() < (0.3 if level == 3 else 0.7):
+        big.append(rng.choice(_BIG))
+    numbers = big + [rng.randint(1, 12) for _ in range(3 - len(big))]
+    rng.shuffle(numbers)
+    return numbers
+
+
+def _equations(last: int, target: int) -> Iterator[tuple[str, int]]:
+    """Every way to make the target with `last` and one more number x: (form, x)."""
+    if target > last:
+        yield f"{{x}}+{last}", target - last
+    yield f"{{x}}-{last}", target + last
+    if last > target:
+        yield f"{last}-{{x}}", last - target
+    if target % last == 0:
+        yield f"{{x}}*{last}", target // last
+    if 1 < last and min(target, last) <= MAX_FACTOR and target * last <= MAX_PRODUCT:
+        yield f"{{x}}/{last}", target * last
+    if last % target == 0:
+        yield f"{last}/{{x}}", last // target
+
+
+def _pairs(large: int, small: int) -> Iterator[tuple[str, int]]:
+    """What two numbers give, the larger first: (expression, value)."""
+    yield f"{large}+{small}", large + small
+    if large > small:
+        yield f"{large}-{small}", large - small
+    if small <= MAX_FACTOR and large * small <= MAX_PRODUCT:
+        yield f"{large}*{small}", large * small
+    if large % small == 0:
+        yield f"{large}/{small}", large // small
+
+
+def _whole_values(numbers: list[int]) -> set[int]:
+    """Every value that the numbers make with the pairs of the search, each number used once."""
+    values: set[int] = set()
+    for index, last in enumerate(numbers):
+        large, small = sorted(numbers[:index] + numbers[index + 1 :], reverse=True)
+        for _, pair in _pairs(large, small):
+            high, low = max(pair, last), min(pair, last)
+            values.update(value for _, value in _pairs(high, low))
+    return values
+
+
+def _has_way(numbers: list[int], target: int) -> bool:
+    """Whether any expression makes the target, with fractions and negatives on the way, too."""
+    for a, b, c in permutations(map(Fraction, numbers)):
+        for pair in _combine(a, b):
+            if target in _combine(pair, c) or target in _combine(c, pair):
+                return True
+    return False
+
+
+def _combine(a: Fraction, b: Fraction) -> list[Fraction]:
+    return [a + b, a - b, a * b] + ([a / b] if b else [])

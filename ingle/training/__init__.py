@@ -1,0 +1,1 @@
+"""Batches -> better weights: loops, losses, optimisers, checkpoints and reports."""

@@ -1,0 +1,42 @@
+"""Auxiliary-loss-free load balancing (arXiv 2408.15664): nudge each expert's selection bias by the
+sign of its load error. No gradient, no extra loss term.
+
+Legend: E experts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ingle.models.deepseek_v3 import DeepseekV3ForCausalLM
+from ingle.models.layers.moe import MoE
+
+
+def bias_update(load_E: Tensor, speed: float) -> Tensor:
+    """`speed * sign(mean load - load)` for every expert."""
+    return speed * torch.sign(load_E.mean() - load_E)
+
+
+@dataclass(frozen=True)
+class Balance:
+    """Worst layer of a step. max_violation: `max load / mean load - 1`, 0 is perfect balance."""
+
+    max_violation: float
+    dead_experts: int
+
+
+@torch.no_grad()
+def update_router_biases(model: DeepseekV3ForCausalLM, speed: float) -> Balance:
+    """Move every layer's bias by its load since the last call, and start counting anew."""
+    worst, dead = 0.0, 0
+    for module in model.modules():
+        if not isinstance(module, MoE) or not module.load_E.any():
+            continue
+        worst = max(worst, float(module.load_E.max() / module.load_E.mean() - 1))
+        dead += int((module.load_E == 0).sum())
+        module.gate.e_score_correction_bias += bias_update(module.load_E, speed)
+        module.load_E.zero_()
+    return Balance(worst, dead)

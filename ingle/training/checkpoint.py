@@ -1,0 +1,67 @@
+"""A checkpoint is a model folder plus what is needed to go on: optimiser tensors and the step."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ingle.errors import WeightsError
+from ingle.models import save_model
+from ingle.models.deepseek_v3 import DeepseekV3ForCausalLM
+from ingle.training.optim import Optimizers
+from ingle.weights.safetensors import read_tensors, save_tensors
+
+_STATE = "training.safetensors"
+_PROGRESS = "progress.json"
+
+
+def save_checkpoint(
+    folder: Path, model: DeepseekV3ForCausalLM, optimizers: Optimizers, step: int
+) -> None:
+    """Write weights, optimiser state and step. `progress.json` is last and names the step of the
+    other files, so that a crash in between is noticed instead of mixing two steps."""
+    save_model(model, folder, torch.float32)
+    tensors = optimizers.state_tensors() | {"step": torch.tensor(step)}
+    tensors |= {f"load/{i}": load for i, load in enumerate(expert_loads(model))}
+    save_tensors(folder / _STATE, tensors, {})
+    unfinished = folder / (_PROGRESS + ".partial")
+    unfinished.write_text(json.dumps({"step": step}) + "\n", "utf-8")
+    os.replace(unfinished, folder / _PROGRESS)
+
+
+def load_checkpoint(folder: Path, model: DeepseekV3ForCausalLM, optimizers: Optimizers) -> int:
+    """Restore model and optimisers in place; returns the number of finished steps, 0 for none."""
+    if not (folder / _PROGRESS).exists():
+        return 0
+    step = int(json.loads((folder / _PROGRESS).read_text("utf-8"))["step"])
+    state = dict(read_tensors(folder / _STATE))
+    if int(state.pop("step")) != step:
+        raise WeightsError(f"{folder.name}: the checkpoint was interrupted while being written.")
+    load_weights(folder, model)
+    for i, load in enumerate(expert_loads(model)):
+        load.copy_(state.pop(f"load/{i}"))
+    optimizers.load_state_tensors(state)
+    return step
+
+
+def load_weights(folder: Path, model: DeepseekV3ForCausalLM) -> None:
+    """Copy a folder's weights into a model that is being trained."""
+    from ingle.models import load_model
+
+    source = load_model(folder, torch.float32, kernels="reference")
+    with torch.no_grad():
+        for (name, target), (other, value) in zip(
+            model.state_dict().items(), source.state_dict().items(), strict=True
+        ):
+            if name != other or target.shape != value.shape:
+                raise WeightsError(f"{folder.name} holds another model: {other} where {name} is.")
+            target.copy_(value)
+
+
+def expert_loads(model: DeepseekV3ForCausalLM) -> list[Tensor]:
+    """The load counters of all expert layers, in order."""
+    return [buffer for name, buffer in model.named_buffers() if name.endswith("load_E")]

@@ -1,0 +1,129 @@
+"""Documents -> packed batches. A batch is a pure function of (seed, step), so that a resumed run
+sees exactly the batches it would have seen, with no loader state to save.
+
+Legend: B rows, T tokens a row.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ingle.prompt.deepseek_r1 import encode_chat
+from ingle.prompt.tokenizer import Tokenizer
+from ingle.tasks import TASKS, Problem, sample
+
+PAD = "<｜▁pad▁｜>"
+
+
+@dataclass(frozen=True)
+class Document:
+    """Token ids and, for each, whether it is to be predicted."""
+
+    tokens: list[int]
+    train: list[bool]
+
+
+@dataclass(frozen=True)
+class PackedBatch:
+    """Documents laid end to end in rows; `documents_BT` numbers them, -1 is padding.
+
+    targets_BT[t] is the token after t in the same document, or -100 where none is trained.
+    """
+
+    tokens_BT: Tensor
+    targets_BT: Tensor
+    documents_BT: Tensor
+
+
+def answer_text(problem: Problem) -> str:
+    """What the model writes after `<think>\\n`, without the closing end-of-sequence token."""
+    lines = problem.trace + "\n" if problem.trace else "\n"
+    return f"{lines}</think>\n\n{problem.answer}"
+
+
+def encode_answer(problem: Problem, tokenizer: Tokenizer) -> list[int]:
+    """Tokens of `answer_text` plus end of sequence; `</think>` is the special token."""
+    thinking, answer = answer_text(problem).split("</think>")
+    close = tokenizer.special("</think>")
+    return [*tokenizer.encode(thinking), close, *tokenizer.encode(answer), tokenizer.eos_id]
+
+
+def pretrain_document(problem: Problem, tokenizer: Tokenizer) -> Document:
+    """A worked example as plain text: question, thinking, answer; every token is trained."""
+    opening = [tokenizer.bos_id, *tokenizer.encode(problem.question + "\n")]
+    opening += [tokenizer.special("<think>"), *tokenizer.encode("\n")]
+    tokens = opening + encode_answer(problem, tokenizer)
+    return Document(tokens, [False] + [True] * (len(tokens) - 1))
+
+
+def chat_document(history: list[Problem], problem: Problem, tokenizer: Tokenizer) -> Document:
+    """A chat in the serving format; only the last answer is trained, earlier ones are context."""
+    messages = []
+    for turn in history:
+        messages.append({"role": "user", "content": turn.question})
+        messages.append({"role": "assistant", "content": turn.answer})
+    messages.append({"role": "user", "content": problem.question})
+    prompt = encode_chat(messages, tokenizer)
+    answer = encode_answer(problem, tokenizer)
+    return Document(prompt + answer, [False] * len(prompt) + [True] * len(answer))
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """Which problems are drawn: a weight per task, levels uniform over those trained."""
+
+    weights: dict[str, float]
+    chat: bool  # chat format (fine-tuning) or plain worked examples (pre-training)
+    history: float = 0.0  # share of chats with earlier turns
+
+    def problem(self, rng: random.Random) -> Problem:
+        task = rng.choices(list(self.weights), list(self.weights.values()))[0]
+        return sample(rng, task, rng.choice(TASKS[task].LEVELS), "train")
+
+    def documents(self, rng: random.Random, tokenizer: Tokenizer) -> Iterator[Document]:
+        while True:
+            problem = self.problem(rng)
+            if not self.chat:
+                yield pretrain_document(problem, tokenizer)
+                continue
+            turns = rng.randint(1, 4) if rng.random() < self.history else 0
+            yield chat_document([self.problem(rng) for _ in range(turns)], problem, tokenizer)
+
+
+def pack(documents: Iterator[Document], rows: int, length: int, pad_id: int) -> PackedBatch:
+    """Fill `rows` rows of `length` tokens, first fit, whole documents only.
+
+    A document that fits no row any more closes the batch; one longer than a row is skipped.
+    """
+    space = [length] * rows
+    tokens = torch.full((rows, length), pad_id)
+    targets = torch.full((rows, length), -100)
+    numbers = torch.full((rows, length), -1)
+    for number, document in enumerate(documents):
+        size = len(document.tokens)
+        if size > length:
+            continue
+        row = next((r for r in range(rows) if space[r] >= size), None)
+        if row is None:
+            return PackedBatch(tokens, targets, numbers)
+        start = length - space[row]
+        ids = torch.tensor(document.tokens)
+        tokens[row, start : start + size] = ids
+        trained = torch.tensor(document.train[1:])
+        targets[row, start : start + size - 1] = torch.where(trained, ids[1:], -100)
+        numbers[row, start : start + size] = number
+        space[row] -= size
+    raise AssertionError("documents never end")
+
+
+def batch_at(
+    mixture: Mixture, tokenizer: Tokenizer, seed: int, step: int, rows: int, length: int
+) -> PackedBatch:
+    """The batch of one step."""
+    rng = random.Random(f"{seed}:{step}")
+    return pack(mixture.documents(rng, tokenizer), rows, length, tokenizer.special(PAD))

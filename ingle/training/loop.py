@@ -1,0 +1,162 @@
+"""The training loop: pre-training and supervised fine-tuning differ only in their `Run`."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+import torch
+
+from ingle.models import build_model
+from ingle.models.config import DeepseekV3Config
+from ingle.models.deepseek_v3 import DeepseekV3ForCausalLM
+from ingle.prompt.tokenizer import Tokenizer
+from ingle.training.balance import Balance, update_router_biases
+from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
+from ingle.training.data import Mixture, batch_at
+from ingle.training.loss import training_loss
+from ingle.training.optim import OptimConfig, Optimizers
+from ingle.training.report import write_report
+from ingle.training.tokenizer import build_tokenizer
+
+
+@dataclass(frozen=True)
+class Run:
+    """Everything that decides a training run. The same Run gives the same weights on one machine.
+
+    schedule: linear warm-up over `warmup` steps, constant, then linear decay to zero over the last
+    `decay` share of the steps (warmup-stable-decay). `bias_freeze`: share of the steps at the end
+    in which router biases rest. `parent`: folder whose weights the run starts from.
+    """
+
+    name: str
+    model: DeepseekV3Config
+    mixture: Mixture
+    steps: int
+    rows: int = 16
+    length: int = 256
+    seed: int = 0
+    warmup: int = 50
+    decay: float = 0.0
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    clip: float = 1.0
+    mtp_weight: float = 0.3
+    mtp_share: float = 0.25  # share of the rows the MTP loss is estimated on
+    bias_speed: float = 5e-3
+    bias_freeze: float = 0.0
+    parent: Path | None = None
+    save_every: int = 200
+
+    def learning_rate(self, step: int) -> float:
+        """Factor on the peak learning rates at a step."""
+        rise = min(1.0, (step + 1) / max(1, self.warmup))
+        left = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return min(rise, 1.0, left) if self.decay else rise
+
+    def bias_speed_at(self, step: int) -> float:
+        return 0.0 if step >= self.steps * (1 - self.bias_freeze) else self.bias_speed
+
+
+def train(
+    run: Run, folder: Path, compiled: bool = True, stop_after: int | None = None
+) -> DeepseekV3ForCausalLM:
+    """Run, or go on with, a training run in `folder`; returns the trained model.
+
+    Leaves a model folder that serves as it is, `metrics.jsonl` and `report.html`. stop_after ends
+    this call at that step, to be continued by the next.
+    """
+    model = build_model(run.model, run.seed, kernels="reference").train()
+    if run.parent is not None:
+        load_weights(run.parent, model)
+    optimizers = Optimizers(model, run.optim)
+    done = load_checkpoint(folder, model, optimizers)
+    tokenizer = _tokenizer(run, folder)
+    loss_function: Callable = training_loss
+    if compiled and _can_compile():
+        loss_function = torch.compile(training_loss, dynamic=False)
+    log = MetricsLog(folder / "metrics.jsonl", run, done)
+    last = min(run.steps, stop_after or run.steps)
+    for step in range(done, last):
+        started = time.perf_counter()
+        batch = batch_at(run.mixture, tokenizer, run.seed, step, run.rows, run.length)
+        loss, main, mtp = loss_function(
+            model, batch, run.mtp_weight, round(run.mtp_share * run.rows)
+        )
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip)
+        optimizers.step(run.learning_rate(step))
+        balance = update_router_biases(model, run.bias_speed_at(step))
+        trained = int((batch.targets_BT != -100).sum())
+        log.write(step, float(main), float(mtp), float(norm), balance, trained, started)
+        if (step + 1) % run.save_every == 0 or step + 1 == last:
+            save_checkpoint(folder, model, optimizers, step + 1)
+            write_report(folder)
+    return model.eval()
+
+
+def _tokenizer(run: Run, folder: Path) -> Tokenizer:
+    """The parent's tokenizer, or a fresh one; its files become part of the run's folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if run.parent is None:
+        build_tokenizer(folder, run.model.vocab_size, run.model.max_position_embeddings)
+    else:
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copyfile(run.parent / name, folder / name)
+    return Tokenizer.load(folder)
+
+
+def _can_compile() -> bool:
+    """torch.compile needs a C++ compiler; without one the same loop runs eagerly."""
+    from torch._inductor.cpp_builder import get_cpp_compiler
+
+    try:
+        get_cpp_compiler()
+    except Exception as error:  # inductor raises its own types when it finds none
+        print(f"No C++ compiler ({type(error).__name__}): training runs uncompiled, about a "
+              "quarter slower.", file=sys.stderr)  # fmt: skip
+        return False
+    return True
+
+
+class MetricsLog:
+    """Appends one JSON line a step and shows progress on stderr."""
+
+    def __init__(self, path: Path, run: Run, done: int) -> None:
+        self.run, self.path = run, path
+        kept = path.read_text("utf-8").splitlines() if path.exists() else []
+        # a run killed after its last checkpoint has logged steps it will now repeat
+        kept = [line for line in kept if json.loads(line).get("step", -1) < done]
+        if not kept:
+            kept = [json.dumps({"run": run.name, "config": asdict(run)}, default=str)]
+        path.write_text("\n".join(kept) + "\n", "utf-8")
+        self.file = path.open("a", encoding="utf-8")
+        self.smooth: float | None = None
+
+    def write(
+        self, step: int, main: float, mtp: float, norm: float, balance: Balance, trained: int,
+        started: float,
+    ) -> None:  # fmt: skip
+        seconds = time.perf_counter() - started
+        tokens = self.run.rows * self.run.length
+        self.smooth = main if self.smooth is None else 0.95 * self.smooth + 0.05 * main
+        entry = {
+            "step": step, "loss": round(main, 5), "mtp_loss": round(mtp, 5),
+            "grad_norm": round(norm, 4), "lr": round(self.run.learning_rate(step), 5),
+            "max_violation": round(balance.max_violation, 3), "dead_experts": balance.dead_experts,
+            "trained_tokens": trained, "seconds": round(seconds, 3),
+        }  # fmt: skip
+        self.file.write(json.dumps(entry) + "\n")
+        self.file.flush()
+        if step % 20 == 0 or sys.stderr.isatty():
+            left = (self.run.steps - step - 1) * seconds / 60
+            print(
+                f"{self.run.name} {step + 1}/{self.run.steps}  loss {self.smooth:.4f}  "
+                f"mtp {mtp:.3f}  {tokens / seconds:,.0f} tok/s  MaxVio {balance.max_violation:.2f}  "
+                f"dead {balance.dead_experts}  {left:.0f} min left",
+                file=sys.stderr, end="\r" if sys.stderr.isatty() else "\n",
+            )  # fmt: skip

@@ -1,0 +1,126 @@
+"""Muon for matrices and stacks of expert matrices, AdamW for everything else.
+
+Muon (Jordan et al., 2024; used by DeepSeek-V4): momentum, orthogonalised by Newton-Schulz, so that
+every direction of a matrix moves by the same amount. torch.optim.Muon takes 2-D tensors only and is
+the oracle of the test; here matrices of equal shape are orthogonalised in one batch.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+_COEFFICIENTS = (3.4445, -4.7750, 2.0315)
+
+
+def orthogonalise(matrices_nRC: Tensor, steps: int = 5) -> Tensor:
+    """Nearest semi-orthogonal matrix of each of a batch, by a quintic Newton-Schulz iteration.
+
+    Singular values end near 1 (roughly 0.7 to 1.2), which is all Muon needs.
+    """
+    a, b, c = _COEFFICIENTS
+    x = matrices_nRC.mT if matrices_nRC.shape[-2] > matrices_nRC.shape[-1] else matrices_nRC
+    x = x / x.flatten(1).norm(dim=-1).clamp(min=1e-7)[:, None, None]
+    for _ in range(steps):
+        gram = x @ x.mT
+        x = a * x + (b * gram + c * gram @ gram) @ x
+    return x.mT if matrices_nRC.shape[-2] > matrices_nRC.shape[-1] else x
+
+
+class Muon(torch.optim.Optimizer):
+    """Each parameter is a matrix or a stack of them; `split` matrices lie stacked in its rows.
+
+    An update is lr * sqrt(max(1, rows / columns)) * orthogonalised Nesterov momentum.
+    """
+
+    def __init__(
+        self, groups: list[dict], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
+    ) -> None:
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor, dict]]] = defaultdict(list)
+        for group in self.param_groups:
+            for p in group["params"]:
+                if p.grad is None:
+                    continue
+                state = self.state[p]
+                if not state:
+                    state["momentum"] = torch.zeros_like(p)
+                momentum = state["momentum"]
+                momentum.lerp_(p.grad, 1 - group["momentum"])
+                nesterov = p.grad.lerp(momentum, group["momentum"])
+                rows, columns = p.shape[-2] // group["split"], p.shape[-1]
+                by_shape[rows, columns].append((p, nesterov.reshape(-1, rows, columns), group))
+        for (rows, columns), entries in by_shape.items():
+            updates = orthogonalise(torch.cat([update for _, update, _ in entries]))
+            scale = max(1.0, rows / columns) ** 0.5
+            for (p, _, group), update in zip(
+                entries, updates.split([len(u) for _, u, _ in entries]), strict=True
+            ):
+                p.mul_(1 - group["lr"] * group["weight_decay"])
+                p.add_(update.reshape(p.shape), alpha=-group["lr"] * scale)
+
+
+@dataclass(frozen=True)
+class OptimConfig:
+    """Peak learning rates; a schedule multiplies all of them."""
+
+    muon_lr: float = 0.02
+    adam_lr: float = 3e-3
+    weight_decay: float = 0.01
+    momentum: float = 0.95
+    betas: tuple[float, float] = (0.9, 0.95)
+
+
+class Optimizers:
+    """Both optimisers behind one `step`; state is saved and restored as plain tensors."""
+
+    def __init__(self, model: nn.Module, config: OptimConfig) -> None:
+        self.config = config
+        matrices, stacks, rest = [], [], []
+        for name, p in model.named_parameters():
+            if name.endswith("experts.gate_up_proj"):
+                stacks.append(p)
+            elif p.dim() >= 2 and not name.endswith(
+                ("embed_tokens.weight", "head.weight", "gate.weight")
+            ):
+                matrices.append(p)
+            else:
+                rest.append(p)
+        groups = [{"params": matrices, "split": 1}, {"params": stacks, "split": 2}]
+        self.muon = Muon(groups, config.muon_lr, config.momentum, config.weight_decay)
+        self.adam = torch.optim.AdamW(
+            rest, config.adam_lr, config.betas, eps=1e-10, weight_decay=0.0, foreach=True
+        )
+        self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
+
+    def step(self, scale: float) -> None:
+        """One update with learning rates multiplied by `scale`; gradients are cleared."""
+        for optimizer, peak in ((self.muon, self.config.muon_lr), (self.adam, self.config.adam_lr)):
+            for group in optimizer.param_groups:
+                group["lr"] = peak * scale
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Every state tensor under `<parameter>/<field>`."""
+        return {
+            f"{self._names[p]}/{field}": value
+            for optimizer in (self.muon, self.adam)
+            for p, state in optimizer.state.items()
+            for field, value in state.items()
+        }
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """Put back what `state_tensors` gave."""
+        by_name = {name: p for p, name in self._names.items()}
+        for key, value in tensors.items():
+            name, field = key.rsplit("/", 1)
+            p = by_name[name]
+            owner = self.muon if field == "momentum" else self.adam
+            owner.state[p][field] = value.clone()

@@ -1,0 +1,1 @@
+"""Bytes on disk <-> tensors: safetensors files and the names inside them."""

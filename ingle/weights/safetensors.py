@@ -1,0 +1,126 @@
+"""Read and write sharded safetensors, trusting nothing in the file.
+
+The header is checked in full before a tensor is mapped: length, UTF-8, duplicate names, known
+dtypes, and byte ranges that are inside the file, do not overlap and leave no gap. Nothing is ever
+unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ingle.errors import WeightsError
+
+_MAX_HEADER = 100 << 20  # the format's own limit
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The safetensors files of a model folder, by its index where there is one."""
+    index = folder / "model.safetensors.index.json"
+    if not index.exists():
+        single = folder / "model.safetensors"
+        if not single.exists():
+            raise WeightsError(f"{folder} holds no model.safetensors and no index of shards.")
+        return [single]
+    try:
+        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise WeightsError(f"{index.name} is damaged ({error}).") from None
+    files = []
+    for name in sorted(map(str, names)):
+        if Path(name).name != name or not (folder / name).is_file():
+            raise WeightsError(f"{index.name} names {name!r}, which is no file in the folder.")
+        files.append(folder / name)
+    return files
+
+
+def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
+    """Checked header: {tensor name: {dtype, shape, data_offsets}}, and where the data begins."""
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        prefix = file.read(8)
+        length = int.from_bytes(prefix, "little")
+        if len(prefix) < 8 or length > _MAX_HEADER or 8 + length > size:
+            raise WeightsError(
+                f"{path.name} is truncated or no safetensors file: its header claims {length} "
+                f"bytes of {size}. Download it again."
+            )
+        raw = file.read(length)
+    try:
+        header = json.loads(raw.decode("utf-8"), object_pairs_hook=_no_duplicates)
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"{path.name}: the header is damaged ({error}).") from None
+    if not isinstance(header, dict):
+        raise WeightsError(f"{path.name}: the header is not an object.")
+    header.pop("__metadata__", None)
+    _check_ranges(path.name, header, size - 8 - length)
+    return header, 8 + length
+
+
+def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
+    """Yield every tensor of one file; each is a read-only view of the mapped file until copied."""
+    header, start = read_header(path)
+    if path.stat().st_size == start:
+        return
+    data = torch.from_file(str(path), shared=False, size=path.stat().st_size, dtype=torch.uint8)
+    for name, entry in header.items():
+        low, high = entry["data_offsets"]
+        raw = data[start + low : start + high]
+        if (start + low) % 8:  # a view as a wider dtype needs an aligned start
+            raw = raw.clone()
+        yield name, raw.view(_DTYPES[entry["dtype"]]).view(entry["shape"])
+
+
+def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write one file, atomically: a reader sees the old file or the whole new one."""
+    from safetensors.torch import save_file
+
+    unfinished = path.with_suffix(".partial")
+    save_file(
+        {k: v.detach().contiguous().clone() for k, v in tensors.items()}, unfinished, metadata
+    )
+    os.replace(unfinished, path)
+
+
+def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    out = dict(pairs)
+    if len(out) != len(pairs):
+        raise ValueError("a name occurs twice")
+    return out
+
+
+def _check_ranges(file: str, header: dict[str, Any], data_bytes: int) -> None:
+    ranges = []
+    for name, entry in header.items():
+        try:
+            dtype, shape, (low, high) = entry["dtype"], entry["shape"], entry["data_offsets"]
+            whole = all(type(n) is int and n >= 0 for n in [*shape, low, high])
+            width = torch.tensor([], dtype=_DTYPES[dtype]).element_size()
+            if not whole or high - low != math.prod(shape) * width:
+                raise ValueError
+        except (KeyError, TypeError, ValueError):
+            raise WeightsError(f"{file}: the entry of {name!r} is damaged.") from None
+        ranges.append((low, high))
+    position = 0
+    for low, high in sorted(ranges):
+        if low != position:
+            raise WeightsError(f"{file}: tensor data overlap or leave a gap at byte {position}.")
+        position = high
+    if position != data_bytes:
+        raise WeightsError(
+            f"{file} is truncated or too long: its tensors need {position} bytes, the file has "
+            f"{data_bytes}. Download it again."
+        )

@@ -1,0 +1,149 @@
+"""Load, leaving clients, full queues, failing engines, shutting down."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
+
+BODY = {"messages": [{"role": "user", "content": "What is 47 + 85?"}]}
+
+
+def test_hundreds_of_requests_at_once(live):
+    gate = threading.Barrier(220)
+    limits = httpx.Limits(max_connections=None)
+
+    def one(number: int) -> str:
+        gate.wait()
+        stream = number % 2 == 0
+        reply = client.post("/v1/chat/completions", json={**BODY, "stream": stream})
+        assert reply.status_code == 200
+        if stream:
+            assert reply.text.endswith("data: [DONE]\n\n")
+            return "132 é"
+        return reply.json()["choices"][0]["message"]["content"]
+
+    with (
+        httpx.Client(base_url=live.url, limits=limits, timeout=60, trust_env=False) as client,
+        ThreadPoolExecutor(220) as pool,
+    ):
+        assert set(pool.map(one, range(220))) == {"132 é"}
+    assert live.service.open_requests == 0
+    assert live.engine.open == {}
+
+
+def test_client_that_leaves_a_stream_is_cancelled(tokenizer, scripted, start, eventually):
+    engine = scripted(tokenizer, step_seconds=0.05)
+    with start(engine) as live:
+        with live.client.stream("POST", "/v1/chat/completions", json={**BODY, "stream": True}) as r:
+            lines = r.iter_lines()  # dropping the iterator would already close the stream
+            next(lines)
+            assert len(engine.open) == 1
+        assert eventually(lambda: engine.cancelled and not engine.open, 0.5)
+        assert live.service.open_requests == 0
+        engine.step_seconds = 0
+        assert live.chat().json()["choices"][0]["message"]["content"] == "132 é"
+
+
+def test_client_that_leaves_a_whole_reply_is_cancelled(tokenizer, scripted, start, eventually):
+    engine = scripted(tokenizer, step_seconds=0.05)
+    with start(engine) as live:
+        try:
+            live.client.post("/v1/chat/completions", json=BODY, timeout=0.2)
+        except httpx.ReadTimeout:
+            pass
+        assert eventually(lambda: engine.cancelled and not engine.open, 0.5)
+
+
+def test_finished_requests_are_not_cancelled(live):
+    live.engine.cancelled.clear()
+    live.chat()
+    live.chat(stream=True)
+    assert live.engine.cancelled == []
+
+
+def test_full_queue_is_429_with_retry_after(tokenizer, scripted, start):
+    engine = scripted(tokenizer, max_open=0)
+    with start(engine) as live:
+        for stream in (False, True):
+            reply = live.chat(stream=stream)
+            assert reply.status_code == 429
+            assert int(reply.headers["retry-after"]) >= 1
+            assert reply.json()["error"]["code"] == "queue_full"
+        engine.max_open = 1
+        assert live.chat().status_code == 200
+
+
+def test_failed_engine_is_503_and_says_so_on_health(tokenizer, scripted, start):
+    with start(scripted(tokenizer, fails=True)) as live:
+        reply = live.chat()
+        assert reply.status_code == 503
+        assert reply.json()["error"]["code"] == "engine_failed"
+        assert "secret" not in reply.text and "0x" not in reply.text
+        assert live.client.get("/health").status_code == 503
+        assert live.client.get("/health").json()["status"] == "failed"
+        assert live.chat().status_code == 503
+
+
+def test_engine_that_fails_in_mid_stream_ends_it_with_an_error_event(tokenizer, scripted, start):
+    engine = scripted(tokenizer, step_seconds=0.02)
+    with start(engine) as live:
+        with live.client.stream("POST", "/v1/chat/completions", json={**BODY, "stream": True}) as r:
+            lines = r.iter_lines()
+            next(lines)
+            engine.fails = True
+            rest = "\n".join(lines)
+    assert '"code":"engine_failed"' in rest
+    assert "[DONE]" not in rest and "secret" not in rest
+
+
+def test_silent_engine_sends_keep_alive_comments(tokenizer, scripted, start, monkeypatch):
+    monkeypatch.setattr("ingle.server.chat.KEEP_ALIVE_SECONDS", 0.05)
+    engine = scripted(tokenizer, step_seconds=0.12)
+    with start(engine) as live:
+        text = live.chat(stream=True, max_tokens=2).text
+    assert text.count(": keep-alive\n\n") >= 2
+    assert text.endswith("data: [DONE]\n\n")
+
+
+def test_shutdown_ends_open_requests(tokenizer, scripted, start):
+    engine = scripted(tokenizer, step_seconds=0.5, reasoning="long " * 100)
+    outcome = []
+    with start(engine) as live:
+
+        def ask() -> None:
+            try:
+                outcome.append(httpx.post(f"{live.url}/v1/chat/completions", json=BODY, timeout=30,
+                                          trust_env=False).status_code)  # fmt: skip
+            except httpx.TransportError as error:
+                outcome.append(type(error).__name__)
+
+        asking = threading.Thread(target=ask)
+        asking.start()
+        while not engine.open:
+            time.sleep(0.01)
+    asking.join(10)
+    assert len(outcome) == 1  # it did not hang
+    assert not engine.open
+
+
+def test_no_sleep_between_submit_and_step(live):
+    times = []
+    for _ in range(20):
+        started = time.perf_counter()
+        live.chat(max_tokens=1)
+        times.append(time.perf_counter() - started)
+    assert sorted(times)[10] < 0.05
+
+
+def test_request_that_fails_alone_is_500_and_the_server_lives(tokenizer, scripted, start):
+    engine = scripted(tokenizer, rejects=True)
+    with start(engine) as live:
+        reply = live.chat()
+        assert reply.status_code == 500
+        assert reply.json()["error"]["code"] == "generation_failed"
+        assert '"code":"generation_failed"' in live.chat(stream=True).text
+        engine.rejects = False
+        assert live.chat().status_code == 200
