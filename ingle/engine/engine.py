@@ -172,7 +172,7 @@ class Engine:
 
     # --- one step ---
 
-    @torch.inference_mode()
+    @torch.no_grad()  # not inference_mode: tables a model caches here serve training too
     def step(self) -> list[TokenEvent]:
         """Advance every scheduled request by one step and return what they produced.
 
@@ -346,7 +346,7 @@ class Engine:
     def _remove(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)
         with self._lock:
-            del self._live[sequence.request.id]
+            self._live.pop(sequence.request.id, None)
 
     # --- what goes in ---
 

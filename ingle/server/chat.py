@@ -24,7 +24,6 @@ from ingle.server.replies import Renderer, Reply
 from ingle.server.service import EngineService, TokenStream
 from ingle.server.types import ChatRequest, decode_chat
 
-KEEP_ALIVE_SECONDS = 10.0
 OFF_LOOP_BYTES = 1 << 16  # longer bodies are parsed and encoded beside the event loop
 PLAIN_FIELDS = (
     "temperature",
@@ -121,8 +120,8 @@ def sampling_params(chat: ChatRequest, defaults: SamplingParams, vocab: int) -> 
 async def _collect(receive: Receive, stream: TokenStream, reply: Reply) -> None:
     watch = asyncio.create_task(_cancel_when_client_leaves(receive, stream))
     try:
-        async for event in stream.events():
-            if event is not None:
+        async for events in stream.events():
+            for event in events:
                 reply.push(event)
     finally:
         watch.cancel()
@@ -172,15 +171,15 @@ class EventStream(Response):
         renderer, reply = self._renderer, self._reply
         yield _frame(renderer.first_chunk())
         try:
-            async with aclosing(self._stream.events(KEEP_ALIVE_SECONDS)) as events:
-                async for event in events:
-                    if event is None:
-                        yield b": keep-alive\n\n"
-                        continue
-                    chunks = (renderer.piece_chunk(piece) for piece in reply.push(event))
+            async with aclosing(self._stream.events()) as batches:
+                async for events in batches:
+                    pieces = (piece for event in events for piece in reply.push(event))
+                    chunks = map(renderer.piece_chunk, pieces)
                     frames = [_frame(chunk) for chunk in chunks if chunk is not None]
                     if frames:
                         yield b"".join(frames)
+                    elif not events:
+                        yield b": keep-alive\n\n"
         except IngleError as error:  # too late for a status code
             yield _frame(envelope(error))
             return

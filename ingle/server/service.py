@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("ingle.server")
 
+HEARTBEAT_SECONDS = 10.0
+
 State = Literal["starting", "ok", "stopping", "failed"]
 
 
@@ -57,45 +59,47 @@ class ServedModel:
 
 
 class TokenStream:
-    """The events of one request, in order; leaving them early cancels the request."""
+    """The events of one request, in order; leaving them early cancels the request.
+
+    quiet: set at each heartbeat of the service and cleared by every event.
+    """
 
     def __init__(self, request_id: str, close: Callable[[str], None]) -> None:
         self.request_id = request_id
+        self.quiet = False
         self._events: asyncio.Queue[TokenEvent | Exception | None] = asyncio.Queue()
         self._close = close
 
     def put(self, event: TokenEvent | Exception | None) -> None:
+        """Add an event, the exception that ends the stream, or None for a heartbeat."""
         self._events.put_nowait(event)
 
-    async def events(self, beat: float | None = None) -> AsyncGenerator[TokenEvent | None, None]:
-        """Yield events to the last one, and None after each `beat` seconds of silence.
+    async def events(self) -> AsyncGenerator[list[TokenEvent], None]:
+        """Yield all events that have come since the last time; an empty list is a heartbeat.
 
         Raises GenerationFailedError if the model fails on the request, EngineFailedError if the
         engine does on all of them or `cancel` is called.
         """
         try:
             while True:
-                try:
-                    async with asyncio.timeout(beat):
-                        event = await self._events.get()
-                except TimeoutError:
-                    yield None
-                    continue
-                if event is None:
-                    raise EngineFailedError("The request was cancelled before its end.")
-                if isinstance(event, Exception):
-                    raise event
-                if event.finish_reason == "error":
-                    raise GenerationFailedError(event.error or "The model failed.")
-                yield event
-                if event.finish_reason is not None:
+                waiting = [await self._events.get()]
+                while not self._events.empty():
+                    waiting.append(self._events.get_nowait())
+                events = [event for event in waiting if isinstance(event, TokenEvent)]
+                failure = next((item for item in waiting if isinstance(item, Exception)), None)
+                yield [event for event in events if event.finish_reason != "error"]
+                if events and events[-1].finish_reason == "error":
+                    raise GenerationFailedError(events[-1].error or "The model failed.")
+                if events and events[-1].finish_reason is not None:
                     return
+                if failure is not None:
+                    raise failure
         finally:
             self.cancel()
 
     def cancel(self) -> None:
         """Stop the request if it still runs and end the iteration; harmless when it is done."""
-        self.put(None)
+        self.put(EngineFailedError("The request was cancelled before its end."))
         self._close(self.request_id)
 
 
@@ -114,6 +118,7 @@ class EngineService:
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingle-engine", daemon=True)
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._heart: asyncio.TimerHandle | None = None
 
     @property
     def open_requests(self) -> int:
@@ -125,6 +130,7 @@ class EngineService:
         self._loop = asyncio.get_running_loop()
         self.state = "ok"
         self._thread.start()
+        self._beat()
 
     async def stop(self, drain_seconds: float = 10.0) -> None:
         """Refuse new requests, give the open ones some time to end, cancel the rest."""
@@ -138,6 +144,8 @@ class EngineService:
         for stream in list(self._streams.values()):
             stream.cancel()
         self.state = "stopping"
+        if self._heart is not None:
+            self._heart.cancel()
         self._wake.set()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, 10.0)
@@ -170,6 +178,15 @@ class EngineService:
             self._engine.cancel(request_id)
             self._wake.set()
 
+    def _beat(self) -> None:
+        """One timer for all streams: a timeout per event would cost more than the event."""
+        assert self._loop is not None
+        for stream in self._streams.values():
+            if stream.quiet:
+                stream.put(None)
+            stream.quiet = True
+        self._heart = self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
+
     def _run(self) -> None:
         try:
             while True:
@@ -200,6 +217,7 @@ class EngineService:
                 continue
             if event.finish_reason is not None:
                 del self._streams[event.request_id]
+            stream.quiet = False
             stream.put(event)
 
     def _fail(self) -> None:

@@ -88,6 +88,7 @@ def test_interrupt_and_closed_pipe_end_quietly(monkeypatch, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_closed_pipe(model_folder):
     command = f"{sys.executable} -m ingle generate {model_folder} -p hi --max-tokens 50 | true"
     result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 
 import pytest
 import torch
@@ -86,8 +87,10 @@ def assert_same(model: DeepseekV3ForCausalLM, a: Done, b: Done) -> None:
             assert one.logprob == pytest.approx(two.logprob, abs=1e-4)
 
 
-def alone(model: DeepseekV3ForCausalLM, request: Request) -> Done:
+@cache
+def alone(model: DeepseekV3ForCausalLM, index: int, max_tokens: int = 40) -> Done:
     config = EngineConfig(speculative="off", prefix_cache=False)
+    request = requests(index + 1, max_tokens)[index]
     return run(Engine(model, None, config), [request])[request.id]
 
 
@@ -114,46 +117,46 @@ def test_prefill_equals_prefill_plus_decode_for_every_split(model: DeepseekV3For
 
 
 def test_greedy_decoding_is_the_naive_paths_argmax(model: DeepseekV3ForCausalLM) -> None:
-    request = Request("a", prompt(30, 5), SamplingParams(max_tokens=50, temperature=0.0))
-    ids = alone(model, request).ids
+    request = requests(4)[3]
+    ids = alone(model, 3).ids
     logits = model(torch.tensor([request.prompt + ids]))[0]
-    assert logits[29:-1].argmax(-1).tolist() == ids
+    assert logits[len(request.prompt) - 1 : -1].argmax(-1).tolist() == ids
 
 
 def test_alone_equals_in_a_full_batch_with_strangers(model: DeepseekV3ForCausalLM) -> None:
     config = EngineConfig(max_sequences=6, token_budget=90, speculative="off")
-    outputs = run(Engine(model, None, config), requests(10))
-    for request in requests(10):
-        assert_same(model, outputs[request.id], alone(model, request))
+    outputs = run(Engine(model, None, config), requests(9))
+    for index in range(9):
+        assert_same(model, outputs[str(index)], alone(model, index))
 
 
 def test_cache_hit_equals_miss(model: DeepseekV3ForCausalLM) -> None:
     engine = Engine(model, None, EngineConfig(speculative="on"))
     for again in (False, True):
-        for request in requests(8):
-            done = run(engine, [request])[request.id]
+        outputs = run(engine, requests(6))
+        for index, request in enumerate(requests(6)):
+            done = outputs[request.id]
             full = (len(request.prompt) - 1) // PAGE_TOKENS * PAGE_TOKENS
             assert done.last and done.last.cached_tokens == (full if again else 0)
-            assert_same(model, done, alone(model, request))
+            assert_same(model, done, alone(model, index))
 
 
 @pytest.mark.parametrize("length", [1, 3])
 def test_speculative_equals_plain(model: DeepseekV3ForCausalLM, length: int) -> None:
     config = EngineConfig(speculative="on", draft_length=length, max_sequences=5)
     engine = Engine(model, None, config)
-    outputs = run(engine, requests(8))
+    outputs = run(engine, requests(7))
     assert engine.stats().drafted[0] > 150
-    for request in requests(8):
-        assert_same(model, outputs[request.id], alone(model, request))
+    for index in range(7):
+        assert_same(model, outputs[str(index)], alone(model, index))
 
 
 def test_preemption_changes_nothing(model: DeepseekV3ForCausalLM) -> None:
-    engine = Engine(model, None, EngineConfig(pages=7, max_sequences=5, speculative="on"))
-    todo = requests(5, max_tokens=100)
-    outputs = run(engine, todo)
+    engine = Engine(model, None, EngineConfig(pages=8, max_sequences=5, speculative="on"))
+    outputs = run(engine, requests(4, max_tokens=150))
     assert engine.stats().preemptions > 0
-    for request in todo:
-        assert_same(model, outputs[request.id], alone(model, request))
+    for index in range(4):
+        assert_same(model, outputs[str(index)], alone(model, index, 150))
 
 
 def test_the_cache_takes_the_bytes_of_the_formula(model: DeepseekV3ForCausalLM) -> None:

@@ -117,11 +117,18 @@ def test_after_all_that_the_next_answer_is_unchanged(live):
     assert live.service.open_requests == 0
 
 
-@pytest.mark.parametrize(
-    "fields", [{"n": 1}, {"tools": []}, {"tool_choice": "auto"}, {"response_format": {"type": "text"}},
-               {"tools": None}, {"user": "me"}, {"reasoning_effort": "none"}],
-    ids=str,
-)  # fmt: skip
+NEUTRAL_FIELDS = [
+    {"n": 1},
+    {"tools": []},
+    {"tools": None},
+    {"tool_choice": "auto"},
+    {"response_format": {"type": "text"}},
+    {"reasoning_effort": "none"},
+    {"user": "me"},
+]
+
+
+@pytest.mark.parametrize("fields", NEUTRAL_FIELDS, ids=str)
 def test_fields_that_ask_for_nothing_are_accepted(live, fields):
     assert live.chat(**fields).status_code == 200
 

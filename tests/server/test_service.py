@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import httpx
 
@@ -50,10 +51,8 @@ def test_client_that_leaves_a_stream_is_cancelled(tokenizer, scripted, start, ev
 def test_client_that_leaves_a_whole_reply_is_cancelled(tokenizer, scripted, start, eventually):
     engine = scripted(tokenizer, step_seconds=0.05)
     with start(engine) as live:
-        try:
+        with suppress(httpx.ReadTimeout):
             live.client.post("/v1/chat/completions", json=BODY, timeout=0.2)
-        except httpx.ReadTimeout:
-            pass
         assert eventually(lambda: engine.cancelled and not engine.open, 0.5)
 
 
@@ -89,18 +88,18 @@ def test_failed_engine_is_503_and_says_so_on_health(tokenizer, scripted, start):
 
 def test_engine_that_fails_in_mid_stream_ends_it_with_an_error_event(tokenizer, scripted, start):
     engine = scripted(tokenizer, step_seconds=0.02)
-    with start(engine) as live:
-        with live.client.stream("POST", "/v1/chat/completions", json={**BODY, "stream": True}) as r:
-            lines = r.iter_lines()
-            next(lines)
-            engine.fails = True
-            rest = "\n".join(lines)
+    body = {**BODY, "stream": True}
+    with start(engine) as live, live.client.stream("POST", "/chat/completions", json=body) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        engine.fails = True
+        rest = "\n".join(lines)
     assert '"code":"engine_failed"' in rest
     assert "[DONE]" not in rest and "secret" not in rest
 
 
 def test_silent_engine_sends_keep_alive_comments(tokenizer, scripted, start, monkeypatch):
-    monkeypatch.setattr("ingle.server.chat.KEEP_ALIVE_SECONDS", 0.05)
+    monkeypatch.setattr("ingle.server.service.HEARTBEAT_SECONDS", 0.02)
     engine = scripted(tokenizer, step_seconds=0.12)
     with start(engine) as live:
         text = live.chat(stream=True, max_tokens=2).text

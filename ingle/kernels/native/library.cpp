@@ -27,15 +27,18 @@ INGLE_API double ingle_probe_fma(int threads, index_t steps, float* sink) {
   return double(steps) * CHAINS * VEC * threads;
 }
 
-// Read n floats once: the limit of every product with a single row. `sink` holds 2 + pieces.
+// Read n floats once, eight streams at a time: the limit of every product with a single row.
 INGLE_API void ingle_probe_read(int threads, const float* x, index_t n, float* sink) {
-  Pieces pieces(n, 8 * VEC, threads);
+  constexpr int STREAMS = 8;
+  Pieces pieces(n, STREAMS * 1024, threads);
   parallel_for(threads, pieces.count, [&](index_t item, int) {
-    vf acc[8] = {};
-    for (index_t i = pieces.begin(item); i + 8 * VEC <= pieces.end(item); i += 8 * VEC)
-      for (int c = 0; c < 8; c++) acc[c] += load(x + i + c * VEC);
+    index_t each = (pieces.end(item) - pieces.begin(item)) / STREAMS;
+    const float* from = x + pieces.begin(item);
+    vf acc[STREAMS] = {};
+    for (index_t i = 0; i + VEC <= each; i += VEC)
+      for (int s = 0; s < STREAMS; s++) acc[s] += load(from + s * each + i);
     vf all = {};
-    for (int c = 0; c < 8; c++) all += acc[c];
+    for (int s = 0; s < STREAMS; s++) all += acc[s];
     sink[2 + item] = sum(all);
   });
 }

@@ -1,6 +1,8 @@
 // The pool behind parallel_for.
 #include "threads.h"
 
+#include <pthread.h>
+
 #include <atomic>
 #include <chrono>
 #include <condition_variable>
@@ -12,7 +14,7 @@
 
 namespace {
 
-// Multiply-adds that pay for one more thread, from bench/kernels.py --grain.
+// Multiply-adds that pay for one more thread: measured on calls that follow each other closely.
 constexpr double GRAIN = 200e3;
 // How long a helper looks for the next call before it sleeps: longer than the gap between two
 // calls of a decode step, far shorter than the gap between two requests.
@@ -44,10 +46,18 @@ struct Pool {
 };
 
 // Never destroyed: helpers may outlive every static object at exit.
-Pool& pool() {
-  static Pool* only = new Pool;
-  return *only;
+Pool* the_pool = new Pool;
+
+Pool& pool() { return *the_pool; }
+
+// A forked child has none of its parent's threads: it starts its own when it needs them.
+void start_anew() {
+  int limit = pool().limit;
+  the_pool = new Pool;
+  the_pool->limit = limit;
 }
+
+const int registered = pthread_atfork(nullptr, nullptr, start_anew);
 
 inline void pause() {
 #if defined(__x86_64__)

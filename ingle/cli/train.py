@@ -1,0 +1,19 @@
+"""`ingle train PRESET`: pre-train a model from nothing; the same command resumes it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ingle.cli.training import add_run_arguments, given, run_stage
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    add_run_arguments(parser, "pretrain")
+
+
+def run(args: argparse.Namespace) -> int:
+    from ingle.training.recipes import pretrain_run
+
+    folder = args.out or Path("out") / f"{args.preset}-pretrain"
+    return run_stage(args, pretrain_run(args.preset, **given(args)), folder)

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# The shipped reasoner from nothing: two stages, then its accuracy. Interrupt and run again: each
+# stage goes on from its last checkpoint.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+PRESET=${1:-mini}
+PYTHON=${PYTHON:-.venv/bin/python}
+# glibc gives large blocks back to the kernel after each step unless told otherwise, and pays the
+# page faults again on the next
+export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
+
+"$PYTHON" -m ingle train "$PRESET"
+"$PYTHON" -m ingle sft "$PRESET"
+"$PYTHON" -m ingle eval "out/$PRESET-sft"
