@@ -44,7 +44,7 @@ class SamplingParams:
         _range("min_p", self.min_p, 0.0, 1.0)
         _range("presence_penalty", self.presence_penalty, -2.0, 2.0)
         _range("frequency_penalty", self.frequency_penalty, -2.0, 2.0)
-        _range("repetition_penalty", self.repetition_penalty, 0.0, 10.0, low_open=True)
+        _range("repetition_penalty", self.repetition_penalty, 0.01, 10.0)
         if self.top_k < 0:
             raise InvalidRequestError("top_k must be 0 (off) or a positive integer.", "top_k")
         if self.max_tokens is not None and self.max_tokens < 1:

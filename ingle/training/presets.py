@@ -24,8 +24,8 @@ def model_preset(name: str) -> DeepseekV3Config:
         "mini": {
             "hidden_size": 192, "num_hidden_layers": 6, "num_attention_heads": 6,
             "intermediate_size": 512, "moe_intermediate_size": 128, "n_routed_experts": 8,
-            "num_experts_per_tok": 2, "kv_lora_rank": 64, "qk_nope_head_dim": 24,
-            "qk_rope_head_dim": 8, "v_head_dim": 32,
+            "num_experts_per_tok": 2, "kv_lora_rank": 64, "qk_nope_head_dim": 16,
+            "qk_rope_head_dim": 16, "v_head_dim": 32,
         },
         # 15M: one GPU
         "tiny": {
@@ -39,5 +39,5 @@ def model_preset(name: str) -> DeepseekV3Config:
         raise IngleError(f"No preset {name!r}; choose one of {', '.join(shapes)}.")
     return DeepseekV3Config(
         vocab_size=VOCABULARY, max_position_embeddings=1024, num_nextn_predict_layers=1,
-        routed_scaling_factor=1.0, initializer_range=0.02, **shapes[name],
+        routed_scaling_factor=1.0, initializer_range=0.02, rope_theta=1000.0, **shapes[name],
     )  # fmt: skip

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
+from resource import RUSAGE_CHILDREN, getrusage
 
 import pytest
 
@@ -15,18 +15,18 @@ from ingle.errors import ConfigError
 
 def python(*arguments: str, **options) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
 def test_help_names_every_verb_and_is_fast():
-    best = 9.0
-    for _ in range(3):
-        started = time.perf_counter()
-        result = python("-m", "ingle", "--help")
-        best = min(best, time.perf_counter() - started)
+    before = getrusage(RUSAGE_CHILDREN)
+    result = python("-m", "ingle", "--help")
+    after = getrusage(RUSAGE_CHILDREN)
+    # processor time: the wall clock of a loaded machine says nothing about the command
+    seconds = after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
     assert result.returncode == 0
     assert all(f"\n  {verb}" in result.stdout for verb in cli.VERBS)
-    assert best < 0.2
+    assert seconds < 0.2
 
 
 @pytest.mark.parametrize(
@@ -91,5 +91,5 @@ def test_interrupt_and_closed_pipe_end_quietly(monkeypatch, capsys):
 @pytest.mark.slow
 def test_closed_pipe(model_folder):
     command = f"{sys.executable} -m ingle generate {model_folder} -p hi --max-tokens 50 | true"
-    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, shell=True, capture_output=True, text=True, timeout=120)
     assert "Traceback" not in result.stderr and "Broken" not in result.stderr

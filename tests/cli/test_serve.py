@@ -25,7 +25,7 @@ def test_serves_and_ends_cleanly_on_ctrl_c(model_folder):
     process = spawn(str(model_folder), "--json")
     facts = json.loads(process.stdout.readline())
     assert facts["model"] == "tiny-model"
-    with httpx.Client(base_url=facts["url"], timeout=30, trust_env=False) as client:
+    with httpx.Client(base_url=facts["url"], timeout=120, trust_env=False) as client:
         assert client.get("/health").json()["status"] == "ok"
         assert "<title>ingle</title>" in client.get("/").text
         body = {"messages": [{"role": "user", "content": "hi"}], "max_tokens": 8, "seed": 3}
@@ -33,7 +33,7 @@ def test_serves_and_ends_cleanly_on_ctrl_c(model_folder):
         assert first["choices"] == second["choices"]
         assert first["usage"]["completion_tokens"] <= 8
         process.send_signal(signal.SIGINT)
-        out, err = process.communicate(timeout=20)
+        out, err = process.communicate(timeout=120)
     assert (process.returncode, out, err) == (0, "", "")
 
 
@@ -41,7 +41,7 @@ def test_banner_is_for_people_and_sigterm_ends_cleanly(model_folder):
     process = spawn(str(model_folder))
     banner = "".join(process.stdout.readline() for _ in range(6))
     process.send_signal(signal.SIGTERM)
-    _, err = process.communicate(timeout=20)
+    _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (0, "")
     assert "ingle serves tiny-model" in banner
     assert "export OPENAI_BASE_URL=http://127.0.0.1:" in banner

@@ -138,16 +138,16 @@ def serve(engine: ScriptedEngine, access: Access | None = None) -> Iterator[Live
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with httpx.Client(base_url=url, timeout=20, trust_env=False) as client:
+        with httpx.Client(base_url=url, timeout=60, trust_env=False) as client:
             while not server.started:
                 time.sleep(0.005)
             yield Live(url, engine, service, client)
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         assert not thread.is_alive()
 
 
-def wait_until(condition, seconds: float = 3.0) -> bool:
+def wait_until(condition, seconds: float = 20.0) -> bool:
     end = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > end:
