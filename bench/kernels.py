@@ -29,7 +29,7 @@ from ingle.models.batch import StepBatch
 WIDTH, VOCAB, HEADS, RANK, ROPE, NOPE, VALUE = 192, 512, 4, 96, 16, 32, 32
 EXPERTS, CHOSEN, INNER, CONTEXT = 8, 2, 128, 200
 LARGE = [(2048, 1408), (1536, 8960)]
-CACHES = 128 << 20  # bytes of weights that no cache holds
+CACHES = 128 << 20  # bytes that no cache holds
 
 
 def fastest(calls: list[Callable[[], Any]], seconds: float) -> list[float]:
@@ -50,7 +50,7 @@ def limits(threads: int, seconds: float) -> tuple[float, float]:
     assert library is not None
     library.ingle_probe_fma.restype = ctypes.c_double
     sink = (ctypes.c_float * 512)(0.5, 0.5)
-    steps, data = ctypes.c_int64(100_000), torch.ones(CACHES // 2)
+    steps, data = ctypes.c_int64(100_000), torch.ones(CACHES // 4)
     operands = ctypes.c_void_p(data.data_ptr()), ctypes.c_int64(data.numel()), sink
     done = library.ingle_probe_fma(threads, steps, sink)
     peak, read = fastest(

@@ -92,7 +92,16 @@ class Server:
         self.folder = folder
 
     def __enter__(self) -> Server:
-        command = [sys.executable, "-m", "ingle", "serve", str(self.folder), "--port", "0", "--json"]
+        command = [
+            sys.executable,
+            "-m",
+            "ingle",
+            "serve",
+            str(self.folder),
+            "--port",
+            "0",
+            "--json",
+        ]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None
         told = json.loads(self.process.stdout.readline())

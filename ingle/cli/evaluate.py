@@ -92,7 +92,9 @@ def _as_json(found: object, args: argparse.Namespace, seconds: float) -> dict[st
                 "rate": score.rate,
                 "interval": score.interval(),
                 "levels": {
-                    str(level): s.rate for (name, level), s in found.by_level.items() if name == task
+                    str(level): s.rate
+                    for (name, level), s in found.by_level.items()
+                    if name == task
                 },
             }
             for task, score in found.by_task.items()

@@ -18,7 +18,9 @@ def add_run_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
     parser.add_argument("--out", type=Path, help=f"folder of the run (default out/PRESET-{stage})")
     parser.add_argument("--steps", type=int, help="length of the stage (default: the preset's)")
     parser.add_argument("--seed", type=int, help="another run of the same recipe")
-    parser.add_argument("--stop-after", type=int, metavar="STEP", help="pause there; run again to go on")
+    parser.add_argument(
+        "--stop-after", type=int, metavar="STEP", help="pause there; run again to go on"
+    )
     parser.add_argument("--no-compile", action="store_true", help="plain eager PyTorch")
     add_json(parser)
 

@@ -51,28 +51,29 @@ class Runner:
 
     def batch(self, spans: list[Span]) -> StepBatch:
         """The same as `StepBatch.build`, from the page table and without a loop over rows."""
-        lanes = np.array([span.lane for span in spans])
-        counts = [len(span.tokens) for span in spans]
-        ends = [span.start + count for span, count in zip(spans, counts, strict=True)]
+        ends = [span.start + len(span.tokens) for span in spans]
+        lanes = [span.lane for span in spans]
         pages_SP = self.table[lanes, : -(-max(ends) // PAGE_TOKENS)]
-        if len(spans) == sum(counts):  # the common case: one token per sequence
-            tokens = [span.tokens[0] for span in spans]
-            positions_N = np.array([span.start for span in spans], dtype=np.int32)
-            sequence_N = np.arange(len(spans), dtype=np.int32)
+        tokens = [token for span in spans for token in span.tokens]
+        places_3N = np.empty((3, len(tokens)), dtype=np.int32)  # position, slot, sequence
+        if len(tokens) == len(spans):  # the common case: one token per sequence
+            places_3N[0] = [span.start for span in spans]
+            places_3N[2] = range(len(spans))
         else:
-            tokens = [token for span in spans for token in span.tokens]
-            starts = [span.start for span in spans]
-            positions_N = np.concatenate(
-                [np.arange(a, b, dtype=np.int32) for a, b in zip(starts, ends, strict=True)]
-            )
-            sequence_N = np.repeat(np.arange(len(spans), dtype=np.int32), counts)
-        slots_N = pages_SP[sequence_N, positions_N // PAGE_TOKENS] * PAGE_TOKENS
-        slots_N += positions_N % PAGE_TOKENS
+            first = 0
+            for index, span in enumerate(spans):
+                last = first + len(span.tokens)
+                places_3N[0, first:last] = np.arange(span.start, ends[index])
+                places_3N[2, first:last] = index
+                first = last
+        page_N, offset_N = np.divmod(places_3N[0], PAGE_TOKENS)
+        places_3N[1] = pages_SP[places_3N[2], page_N] * PAGE_TOKENS + offset_N
+        positions_N, slots_N, sequence_N = torch.from_numpy(places_3N).unbind(0)
         return StepBatch(
             torch.from_numpy(np.array(tokens, dtype=np.int64)),
-            torch.from_numpy(positions_N),
-            torch.from_numpy(slots_N),
-            torch.from_numpy(sequence_N),
+            positions_N,
+            slots_N,
+            sequence_N,
             torch.from_numpy(pages_SP),
         )
 

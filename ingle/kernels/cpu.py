@@ -165,7 +165,7 @@ def _rows(x: Tensor) -> Tensor:
 
 def _check(status: int) -> None:
     if status == 1:
-        raise IndexError("a position, slot, page, sequence or expert id is out of range")
+        raise IndexError("a position, slot, page, sequence, expert or group is out of range")
     if status == 2:
         raise MemoryError("not enough memory for the kernel's scratch space")
 
@@ -293,7 +293,8 @@ def route(
     scale: float,
 ) -> tuple[Tensor, Tensor]:
     """DeepSeek-V3 routing (arXiv 2412.19437, section 2.1.2): ids [N, K] int32, weights fp32."""
-    if not (_native(x_ND, gate_ED) and bias_E.is_cpu):
+    fits = _native(x_ND, gate_ED) and bias_E.is_cpu and x_ND.shape[-1] == gate_ED.shape[1]
+    if not fits:
         return reference.route(
             x_ND, gate_ED, bias_E, n_group, topk_group, top_k, norm_topk_prob, scale
         )
@@ -327,6 +328,7 @@ def experts(
 ) -> Tensor:
     """Weighted sum of each row's chosen experts; raises IndexError for an id that is no expert."""
     fits = _native(x_ND, gate_up_EJD) and _alike(gate_up_EJD, down_EDF)
+    fits = fits and x_ND.shape[-1] == down_EDF.shape[1]
     if not (fits and weights_NK.dtype is _F32 and _alike(weights_NK, weights_NK)):
         return reference.experts(x_ND, ids_NK, weights_NK, gate_up_EJD, down_EDF)
     x, ids = x_ND.contiguous(), _ints(ids_NK)

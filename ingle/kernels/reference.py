@@ -88,7 +88,8 @@ def mla_attention(
     for n in range(rows):
         length = int(positions_N[n]) + 1
         pages = pages_SP[sequence_N[n].long()].long()
-        keys_TC = cache_PGC[pages[: -(-length // cache_PGC.shape[1])]].flatten(0, 1)[:length].float()
+        used = pages[: -(-length // cache_PGC.shape[1])]
+        keys_TC = cache_PGC[used].flatten(0, 1)[:length].float()
         weights_HT = torch.softmax(q_NHC[n] @ keys_TC.T * scale, -1)
         out_NHL[n] = weights_HT @ keys_TC[:, :rank]
     out = torch.einsum("nhl,hvl->nhv", out_NHL.to(q_NHQ.dtype), w_HOL[:, nope:])
@@ -105,7 +106,7 @@ def route(
     norm_topk_prob: bool,
     scale: float,
 ) -> tuple[Tensor, Tensor]:
-    """DeepSeek-V3 routing in fp32 (arXiv 2412.19437, section 2.1.2): ids [N, K] int32, weights fp32.
+    """DeepSeek-V3 routing (arXiv 2412.19437, section 2.1.2): ids [N, K] int32, weights fp32.
 
     Scores are sigmoids; the bias only chooses. A group counts by the sum of its two best choices;
     groups outside the best `topk_group` cannot be chosen.

@@ -156,7 +156,7 @@ def _equations(last: int, target: int) -> Iterator[tuple[str, int]]:
         yield f"{last}-{{x}}", last - target
     if target % last == 0:
         yield f"{{x}}*{last}", target // last
-    if 1 < last and min(target, last) <= MAX_FACTOR and target * last <= MAX_PRODUCT:
+    if last > 1 and min(target, last) <= MAX_FACTOR and target * last <= MAX_PRODUCT:
         yield f"{{x}}/{last}", target * last
     if last % target == 0:
         yield f"{last}/{{x}}", last // target

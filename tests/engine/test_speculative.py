@@ -48,6 +48,19 @@ def test_perfect_drafts_are_all_accepted_and_save_steps() -> None:
     assert stats.steps <= 1 + 100 // 5 + 2  # pages that end early cost a draft or two
 
 
+def test_penalties_count_the_drafts_before_a_token() -> None:
+    config = FakeConfig(vocab_size=6)  # so few that every draft repeats an earlier token
+    for i, penalty in enumerate(
+        ({"presence_penalty": 2.0}, {"frequency_penalty": 1.0}, {"repetition_penalty": 3.0})
+    ):
+        chosen = SamplingParams(max_tokens=60, temperature=0.5 * i, seed=i, **penalty)  # type: ignore[arg-type]
+        model = FakeModel(config, num_mtp=1)
+        engine = Engine(model, None, EngineConfig(speculative="on", draft_length=4))
+        done = run(engine, [Request("a", [1], chosen)])["a"]
+        assert done.ids == solo(FakeModel(config), [1], chosen)
+        assert engine.stats().acceptance[0] == 1.0
+
+
 def test_an_end_inside_the_drafts_ends_the_output() -> None:
     expected = solo(FakeModel(), prompt(20), params(0))
     eos = expected[7]

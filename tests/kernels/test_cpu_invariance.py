@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -77,6 +78,19 @@ def test_mla_attention_ignores_its_neighbours_future() -> None:
     assert torch.equal(before[:-1], after[:-1]) and bool(after[-1].isnan().all())
 
 
+def test_callers_at_once_and_in_a_forked_child() -> None:
+    cpu.set_threads(3)
+    x, w = torch.randn(40, 300), torch.randn(200, 300)
+    expected = cpu.linear(x, w)
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(lambda _: cpu.linear(x, w), range(200)))
+    assert all(torch.equal(y, expected) for y in results)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if torch.equal(cpu.linear(x, w), expected) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
 def test_other_operands_fall_through_to_the_reference() -> None:
     x, w = torch.randn(3, 16), torch.randn(8, 16, requires_grad=True)
     y = cpu.linear(x, w)
@@ -119,6 +133,8 @@ def test_ids_out_of_range_are_refused_before_memory_is_touched() -> None:
                 q, kv_b, cache, ints(pages)[None], ints(sequence), ints(position), 1.0
             )
     with pytest.raises(IndexError):
+        cpu.route(torch.randn(1, 4), torch.randn(3, 4), torch.zeros(3), 1, 1, 4, True, 1.0)
+    with pytest.raises(IndexError):
         weights = torch.randn(3, 8, 4), torch.randn(3, 4, 4)
         cpu.experts(torch.randn(1, 4), ints(3)[None], torch.ones(1, 1), *weights)
 
@@ -137,7 +153,8 @@ def test_a_missing_library_is_explained() -> None:
 def test_every_target_that_runs_here(target: str) -> None:
     """Build one target and run this folder's quick tests with it."""
     path = build.SOURCES / f"{target}.so"
-    if not path.exists():
+    newest = max(source.stat().st_mtime for source in build.SOURCES.glob("*.[ch]*"))
+    if not path.exists() or path.stat().st_mtime < newest:
         build.build(target)
     environment = {**os.environ, "INGLE_CPU_TARGET": target}
     command = [

@@ -81,6 +81,7 @@ INGLE_API int ingle_linear(const LinearArgs* a) {
 }
 
 INGLE_API int ingle_route(const RouteArgs* a) {
+  if (a->top_k > a->experts || a->top_groups > a->groups || a->experts % a->groups) return OUT_OF_RANGE;
   return guarded([&] {
     Scratch logits(a->rows * a->experts), room(3 * a->experts);
     std::unique_ptr<char[]> taken(new char[a->experts]);
