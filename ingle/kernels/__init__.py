@@ -10,7 +10,7 @@ from types import ModuleType
 
 
 def select(tier: str = "auto") -> ModuleType:
-    """Return the kernel module of a tier: "reference", "cpu", or "auto" (cpu where it was built)."""
+    """Kernel module of a tier: "reference", "cpu", or "auto" (cpu where it was built)."""
     from ingle.kernels import reference
 
     if tier == "reference":

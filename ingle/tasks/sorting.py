@@ -80,7 +80,7 @@ def solve(numbers: list[int]) -> str:
 
 
 def verify(problem: Problem, text: str) -> Verdict:
-    """Accept the numbers in order, separated by commas, spaces or both, with or without brackets."""
+    """Accept the numbers in order, separated by commas or spaces, with or without brackets."""
     answer = tidy(text).strip("[]() ")
     if not re.fullmatch(r"[0-9]+(?:[ ,\n]+[0-9]+)*", answer):
         return wrong("The answer is not a list of numbers.")

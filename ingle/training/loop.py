@@ -156,7 +156,7 @@ class MetricsLog:
             left = (self.run.steps - step - 1) * seconds / 60
             print(
                 f"{self.run.name} {step + 1}/{self.run.steps}  loss {self.smooth:.4f}  "
-                f"mtp {mtp:.3f}  {tokens / seconds:,.0f} tok/s  MaxVio {balance.max_violation:.2f}  "
-                f"dead {balance.dead_experts}  {left:.0f} min left",
+                f"mtp {mtp:.3f}  {tokens / seconds:,.0f} tok/s  "
+                f"MaxVio {balance.max_violation:.2f}  dead {balance.dead_experts}  {left:.0f} min left",
                 file=sys.stderr, end="\r" if sys.stderr.isatty() else "\n",
             )  # fmt: skip

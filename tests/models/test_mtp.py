@@ -1,4 +1,4 @@
-"""The MTP module against a plain implementation written from the paper's formulas, no shared code."""
+"""The MTP module against a plain implementation written from the paper's formulas."""
 
 from __future__ import annotations
 
