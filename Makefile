@@ -3,10 +3,15 @@ PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 PORT ?= 8765
 
-.PHONY: serve test lint bench clean
+.PHONY: serve page test lint bench clean
 
-serve: .venv/ready
+serve: .venv/ready page
 	.venv/bin/ingle serve --port $(PORT)
+
+# web/ is what people edit, ingle/server/static its checked copy, which is committed
+page:
+	@if command -v node >/dev/null; then node web/build.mjs; \
+	else echo "No Node: the chat page is served as it was committed."; fi
 
 test: .venv/dev lint
 	.venv/bin/python -m pytest -m "not slow"

@@ -157,6 +157,7 @@ class MetricsLog:
             print(
                 f"{self.run.name} {step + 1}/{self.run.steps}  loss {self.smooth:.4f}  "
                 f"mtp {mtp:.3f}  {tokens / seconds:,.0f} tok/s  "
-                f"MaxVio {balance.max_violation:.2f}  dead {balance.dead_experts}  {left:.0f} min left",
+                f"MaxVio {balance.max_violation:.2f}  dead {balance.dead_experts}  "
+                f"{left:.0f} min left",
                 file=sys.stderr, end="\r" if sys.stderr.isatty() else "\n",
             )  # fmt: skip
