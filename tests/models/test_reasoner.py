@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 import torch
@@ -37,9 +38,12 @@ def test_the_folder_is_small_and_complete() -> None:
 
 @pytest.mark.slow
 def test_it_answers_fresh_problems_as_well_as_its_card_says() -> None:
-    """A floor well under the card's figures, so that noise cannot fail it but damage must."""
+    """Within six points of the card's mean: 480 problems have a standard error of about two."""
+    card = (resolve_model(None) / "README.md").read_text("utf-8")
+    stated = re.search(r"\*\*([0-9.]+) %\*\*", card)
+    assert stated is not None
     found = evaluate(LLM(max_sequences=32), list(TASKS), n=60, seed=123)
-    assert found.mean > 0.9
+    assert 100 * found.mean > float(stated[1]) - 6
     assert found.contamination == 0.0
 
 
