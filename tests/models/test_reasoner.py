@@ -52,6 +52,4 @@ def test_the_examples_offered_to_people_are_answered() -> None:
     llm = LLM(max_sequences=32)
     results = llm.chat([[{"role": "user", "content": text}] for text in examples()])
     assert all(r.finish_reason == "stop" and r.text for r in results)
-    first = results[0]
-    assert "12" in first.text and "3" in first.text
-    assert first.reasoning.count("\n") >= 1
+    assert results[0].reasoning.startswith("3 from 75 6 12\n")
