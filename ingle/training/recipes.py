@@ -38,7 +38,7 @@ class Stage:
 
 _STAGES = {
     "nano": Stage(600, 1200, OptimConfig(muon_lr=0.02, adam_lr=4e-3)),
-    "mini": Stage(500, 1700, OptimConfig(muon_lr=0.02, adam_lr=3e-3)),
+    "mini": Stage(500, 1250, OptimConfig(muon_lr=0.02, adam_lr=3e-3)),
     "tiny": Stage(2500, 6000, OptimConfig(muon_lr=0.01, adam_lr=2e-3)),
 }
 

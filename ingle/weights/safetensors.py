@@ -92,6 +92,7 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     save_file(
         {k: v.detach().contiguous().clone() for k, v in tensors.items()}, unfinished, metadata
     )
+    unfinished.chmod(0o644)  # the library makes files that only their owner can read
     os.replace(unfinished, path)
 
 
