@@ -1,7 +1,9 @@
-"""Count a letter in a word: each letter with the count so far.
+"""Count a letter in a word: each letter, whether it is the one (+), and the count so far.
 
 How many r are in strawberry?
-r: s0 t0 r1 a1 w1 b1 e1 r2 r3 y3
+r: s-0 t-0 r+1 a-1 w-1 b-1 e-1 r+2 r+3 y-3
+
+The sign comes first, so that comparing and counting are two facts.
 """
 
 from __future__ import annotations
@@ -72,8 +74,11 @@ def generate(rng: random.Random, level: int) -> Problem:
 
 
 def solve(word: str, letter: str) -> str:
-    """The letter sought, then every letter of the word with the count so far."""
-    steps = [f"{here}{word[: end + 1].count(letter)}" for end, here in enumerate(word)]
+    """The letter sought, then every letter of the word with its sign and the count so far."""
+    steps = [
+        f"{here}{'+' if here == letter else '-'}{word[: end + 1].count(letter)}"
+        for end, here in enumerate(word)
+    ]
     return f"{letter}: {' '.join(steps)}"
 
 

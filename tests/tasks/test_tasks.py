@@ -107,8 +107,19 @@ def _check_columns(problem: Problem) -> None:
 
 
 def _check_bases(problem: Problem) -> None:
-    assert _check_facts(problem.trace) == len(problem.trace.split("\n"))
-    assert problem.trace.endswith((f">{problem.answer}", f"={problem.answer}"))
+    lines = problem.trace.split("\n")
+    assert _check_facts(problem.trace) >= len(lines) - 1
+    if problem.gold["to_base"]:
+        assert lines[-1].endswith(f">{problem.answer}")
+        base, value = problem.gold["base"], problem.gold["number"]
+        for line in lines:  # each line divides the quotient of the one before it
+            head = re.match(rf"(\d+)/{base}[:=]", line)
+            quotient, rest = (int(n) for n in re.findall(r"(\d+)r(\d+)", line)[-1])
+            assert head and int(head[1]) == value == quotient * base + rest
+            value = quotient
+        assert value == 0
+    else:
+        assert re.findall(r"\d+", problem.trace)[-1] == problem.answer
     assert all(
         int(digit, 16) == int(n) for n, digit in re.findall(r"r(\d+)=([a-f])", problem.trace)
     )
@@ -142,7 +153,8 @@ def _check_counting(problem: Problem) -> None:
     count = 0
     for item in items.split(" "):
         count += item[0] == letter
-        assert item[1:] == str(count)
+        assert item[1] == ("+" if item[0] == letter else "-")
+        assert item[2:] == str(count)
     assert problem.answer == str(count)
 
 

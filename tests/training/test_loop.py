@@ -88,10 +88,12 @@ def test_balancing_evens_out_a_lopsided_router() -> None:
     tokens = torch.randint(0, 512, (4, 128), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         model.hidden(tokens)
-        first = update_router_biases(model, 0.05)
-        for _ in range(60):
+        first = update_router_biases(model, 0.02)
+        found = []
+        for _ in range(150):
             model.hidden(tokens)
-            last = update_router_biases(model, 0.05)
+            found.append(update_router_biases(model, 0.02))
     assert first.dead_experts > 0
-    assert last.dead_experts == 0
-    assert last.max_violation < 0.5 * first.max_violation
+    assert found[-1].dead_experts == 0
+    late = [balance.max_violation for balance in found[-30:]]
+    assert sum(late) / len(late) < 0.5 * first.max_violation
