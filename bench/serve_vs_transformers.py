@@ -5,7 +5,7 @@
 Both sides answer the same prompts greedily with end-of-sequence forbidden, so that every request is
 exactly `--tokens` long. Ours is timed from outside, HTTP and scheduling included; transformers'
 side is its batched `generate` alone, in the fastest of its expert implementations and with every
-prompt of the batch padded by its own tokenizer's rule. Rounds alternate; medians are compared.
+prompt of the batch padded on the left and masked. Rounds alternate; medians are compared.
 """
 
 from __future__ import annotations

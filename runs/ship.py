@@ -56,14 +56,12 @@ def history(run: Path) -> tuple[int, int, float]:
 
 def card(llm: LLM, run: Path, found: Evaluation, n: int, seed: int) -> str:
     """The model card: data, recipe, accuracy per task, limits."""
-    config = load_model(REASONER).config
+    config = llm.model.config
     steps, tokens, minutes = history(run)
     rows = []
     for task, score in found.by_task.items():
         low, high = score.interval()
-        levels = ", ".join(
-            f"{100 * s.rate:.1f}" for (name, _), s in found.by_level.items() if name == task
-        )
+        levels = ", ".join(f"{100 * rate:.1f}" for rate in found.levels(task).values())
         rows.append(
             f"| {TASKS[task].TITLE} | {100 * score.rate:.1f} % | {100 * low:.1f} to "
             f"{100 * high:.1f} | {levels} | {len(score.distinct)} |"
@@ -84,7 +82,7 @@ module): {count_parameters(config):,} parameters. It thinks in short checkable l
 from random weights by this repository, on two CPU cores, on problems this repository generates;
 no other text was used.
 
-## What it can do
+## What it was trained for
 
 {asked}
 
@@ -93,8 +91,8 @@ no other text was used.
 {chr(10).join(rows)}
 
 Mean over the tasks, small talk left out: **{100 * found.mean:.1f} %**. Greedy answers to {n} fresh problems per task
-(`ingle eval -n {n} --seed {seed}`), from the tenth of all problems that training never draws; measured
-contamination {100 * found.contamination:.2f} %. Easy levels of some tasks have few distinct problems, which the last
+(`ingle eval -n {n} --seed {seed}`), from the tenth of all problems that training never draws. Contamination, the share of these
+questions that occur word for word among fresh training problems: {100 * found.contamination:.2f} %. Easy levels of some tasks have few distinct problems, which the last
 column shows.
 
 ## How it was made

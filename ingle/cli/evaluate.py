@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from typing import TYPE_CHECKING
 
 from ingle.cli.options import add_json, add_model
 from ingle.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from ingle.training.evaluate import Evaluation
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -42,11 +46,8 @@ def run(args: argparse.Namespace) -> int:
     print(f"{'task':<18}{'right':>8}{'n':>7}   95 % interval     by level")
     for task, score in found.by_task.items():
         low, high = score.interval()
-        per_level = "  ".join(
-            f"L{level} {100 * s.rate:.1f}"
-            for (name, level), s in found.by_level.items()
-            if name == task
-        )
+        levels_of = found.levels(task).items()
+        per_level = "  ".join(f"L{level} {100 * rate:.1f}" for level, rate in levels_of)
         print(
             f"{task:<18}{100 * score.rate:7.1f}%{score.n:7}   "
             f"{100 * low:5.1f} to {100 * high:5.1f}    {per_level}"
@@ -54,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     if len(found.by_task) > 1:
         print(f"{'mean of tasks':<18}{100 * found.mean:7.1f}%   (chat left out)")
     print(
-        f"contamination {100 * found.contamination:.2f} %: share of these problems that training "
-        f"could have drawn; {found.mean_tokens:.0f} tokens an answer; {seconds:.0f} s"
+        f"contamination {100 * found.contamination:.2f} %: questions also found among "
+        f"fresh training problems; {found.mean_tokens:.0f} tokens an answer; {seconds:.0f} s"
     )
     for problem, text, reason in found.mistakes[: args.mistakes]:
         print(f"\n{problem.question}\n{text}\n   {reason} Gold trace:\n{problem.trace}")
@@ -74,10 +75,7 @@ def _levels(text: str | None) -> tuple[int, ...] | None:
     return levels
 
 
-def _as_json(found: object, args: argparse.Namespace, seconds: float) -> dict[str, object]:
-    from ingle.training.evaluate import Evaluation
-
-    assert isinstance(found, Evaluation)
+def _as_json(found: Evaluation, args: argparse.Namespace, seconds: float) -> dict[str, object]:
     return {
         "seed": args.seed,
         "seconds": round(seconds, 1),
@@ -91,11 +89,7 @@ def _as_json(found: object, args: argparse.Namespace, seconds: float) -> dict[st
                 "distinct": len(score.distinct),
                 "rate": score.rate,
                 "interval": score.interval(),
-                "levels": {
-                    str(level): s.rate
-                    for (name, level), s in found.by_level.items()
-                    if name == task
-                },
+                "levels": found.levels(task),
             }
             for task, score in found.by_task.items()
         },

@@ -1,7 +1,8 @@
 """Accuracy on fresh problems: generate, answer with the engine, verify.
 
-Problems come from the test split, which training never draws from; what share of them the
-training split could nevertheless have produced is counted and reported (contamination).
+Problems come from the test split, which training never draws from. Contamination is measured apart
+from the split's own rule: the share of questions that, word for word, also occur among freshly
+drawn training problems, as they would if two problems that are the same had different keys.
 """
 
 from __future__ import annotations
@@ -13,7 +14,9 @@ from dataclasses import dataclass, field
 
 from ingle.engine.llm import LLM
 from ingle.engine.request import SamplingParams
-from ingle.tasks import TASKS, Problem, sample, split_of, verify
+from ingle.tasks import TASKS, Problem, sample, verify
+
+TRAINING_DRAWS = 2000  # per task and level
 
 
 @dataclass
@@ -43,8 +46,12 @@ class Evaluation:
     by_task: dict[str, Score]
     by_level: dict[tuple[str, int], Score]
     mistakes: list[tuple[Problem, str, str]]  # problem, thinking and answer, reason
-    contamination: float  # share of problems whose key belongs to the training split
+    contamination: float  # share of questions also found among TRAINING_DRAWS training problems
     mean_tokens: float
+
+    def levels(self, task: str) -> dict[int, float]:
+        """Rate of each level of a task."""
+        return {level: s.rate for (name, level), s in self.by_level.items() if name == task}
 
     @property
     def mean(self) -> float:
@@ -85,6 +92,22 @@ def evaluate(
             score.distinct.add(problem.key)
         if verdict.score < 1.0:
             mistakes.append((problem, f"{result.reasoning}\n-> {result.text}", verdict.reason))
-    leaked = sum(split_of(p.key) == "train" for p in problems) / len(problems)
+    leaked = contamination(problems, seed)
     tokens = sum(len(r.token_ids) for r in results) / len(results)
     return Evaluation(dict(by_task), dict(by_level), mistakes, leaked, tokens)
+
+
+def contamination(problems: list[Problem], seed: int) -> float:
+    """Share of the questions that occur, up to case and spaces, among drawn training problems."""
+    rng = random.Random(f"contamination:{seed}")
+    asked = {(p.task, p.level) for p in problems}
+    trained = {
+        _bare(sample(rng, task, level, "train").question)
+        for task, level in sorted(asked)
+        for _ in range(TRAINING_DRAWS)
+    }
+    return sum(_bare(p.question) in trained for p in problems) / len(problems)
+
+
+def _bare(question: str) -> str:
+    return "".join(question.lower().split())

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
 
-from ingle.tasks import TASKS, split_of
-from ingle.training.evaluate import Evaluation, Score, fresh_problems
+from ingle.tasks import TASKS, sample, split_of
+from ingle.training.evaluate import Evaluation, Score, contamination, fresh_problems
 
 
 def test_wilson_intervals_match_published_values() -> None:
@@ -22,6 +24,14 @@ def test_fresh_problems_are_test_problems_of_every_level(task: str) -> None:
     assert {p.level for p in problems} == set(TASKS[task].LEVELS)
     assert [p.key for p in problems] == [p.key for p in fresh_problems(task, 30, seed=3)]
     assert [p.key for p in problems] != [p.key for p in fresh_problems(task, 30, seed=4)]
+
+
+def test_contamination_finds_a_question_that_training_could_ask() -> None:
+    rng = random.Random("contamination:5")
+    leaked = sample(rng, "products", 1, "train")  # the first that the measure itself will draw
+    fresh = fresh_problems("products", 3, seed=5, levels=(1,))
+    assert contamination([leaked], 5) == 1.0
+    assert contamination([leaked, *fresh], 5) < 1.0
 
 
 def test_small_talk_does_not_lift_the_mean() -> None:
