@@ -24,6 +24,7 @@ from rich.table import Table
 from torch import Tensor
 
 from ingle.kernels import cpu, reference
+from ingle.kernels.library import LIBRARY
 from ingle.models.batch import StepBatch
 
 WIDTH, VOCAB, HEADS, RANK, ROPE, NOPE, VALUE = 192, 512, 4, 96, 16, 32, 32
@@ -46,7 +47,7 @@ def fastest(calls: list[Callable[[], Any]], seconds: float) -> list[float]:
 
 def limits(threads: int, seconds: float) -> tuple[float, float]:
     """Peak FLOP/s of multiply-adds in registers and bytes/s of reading memory."""
-    library = cpu._LIBRARY
+    library = LIBRARY
     assert library is not None
     library.ingle_probe_fma.restype = ctypes.c_double
     sink = (ctypes.c_float * 512)(0.5, 0.5)

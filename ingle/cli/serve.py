@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import errno
+import gc
 import json
 import signal
 import socket
@@ -108,6 +109,8 @@ def _serve(args: argparse.Namespace, listener: socket.socket, access: Any) -> No
         ws="none",
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
+    gc.collect()
+    gc.freeze()  # what was loaded never dies: collections during answers need not walk it
     # uvicorn raises the signal that stopped it once more at the end; a clean stop is no failure
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: None)

@@ -14,23 +14,20 @@ Legend: as in reference.py.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import sys
-import sysconfig
-from collections.abc import Callable
-from pathlib import Path
 from struct import Struct
 
 import torch
 from torch import Tensor
 
 from ingle.kernels import reference
-from ingle.kernels.build import SOURCES, build, runnable_targets
+from ingle.kernels.build import build, runnable_targets
+from ingle.kernels.decoder import decoder as decoder
+from ingle.kernels.library import LIBRARY, REASON, bound, check
 
 name = "cpu"
 
-_ABI_VERSION = 1  # ingle_abi_version in native/library.cpp
 _F32, _BF16, _I32 = torch.float32, torch.bfloat16, torch.int32
 
 # Fields of the argument structs in native/api.h: q is a pointer or an integer, d a double.
@@ -39,90 +36,44 @@ _norm_args = Struct("5qdq").pack
 _rope_args = Struct("9q").pack
 _latent_args = Struct("6qd8q").pack
 _attention_args = Struct("18qdq").pack
+_documents_args = Struct("8qd2q").pack
+_documents_grad_args = Struct("8qd5q").pack
 _route_args = Struct("11qd2q").pack
 _mlp_args = Struct("9q").pack
 _experts_args = Struct("12q").pack
-_KERNELS = (
-    "linear",
-    "rms_norm",
-    "rope",
-    "write_latent",
-    "mla_attention",
-    "route",
-    "mlp",
-    "experts",
+
+
+_linear, _rms_norm, _rope, _write_latent = map(
+    bound, ("linear", "rms_norm", "rope", "write_latent")
+)
+_mla_attention, _route, _mlp, _experts = map(bound, ("mla_attention", "route", "mlp", "experts"))
+_document_attention, _document_attention_grad = map(
+    bound, ("document_attention", "document_attention_grad")
 )
 
-
-def _open(path: Path) -> ctypes.CDLL:
-    """Load one shared object and declare its functions; OSError when it does not fit."""
-    library = ctypes.CDLL(str(path))
-    try:
-        version = library.ingle_abi_version()
-    except AttributeError:
-        version = None
-    if version != _ABI_VERSION:
-        raise OSError(f"{path.name} was built from other sources")
-    for kernel in _KERNELS:
-        getattr(library, f"ingle_{kernel}").argtypes = [ctypes.c_char_p]
-    return library
-
-
-def _load() -> tuple[ctypes.CDLL | None, str]:
-    """The fastest library that runs here, or None and the reason."""
-    # an editable install keeps what CMake made in site-packages, away from the sources
-    folders = [SOURCES, Path(sysconfig.get_path("platlib")) / "ingle" / "kernels" / "native"]
-    wanted = os.environ.get("INGLE_CPU_TARGET")
-    reason = "the native CPU kernels were not built, so the slower plain torch kernels are used"
-    for target in [wanted] if wanted else runnable_targets():
-        for folder in folders:
-            path = folder / f"{target}.so"
-            if path.exists():
-                try:
-                    return _open(path), ""
-                except OSError as error:
-                    reason = f"the native CPU kernels could not be loaded ({error})"
-    return None, (
-        f"{reason}; install a C++ compiler (g++ or clang++) and run "
-        "`python -m ingle.kernels.cpu --build`"
-    )
-
-
-_LIBRARY, _REASON = _load()
-
-
-def _bound(kernel: str) -> Callable[[bytes], int]:
-    """A function of the library; without one, calls fall through before they reach it."""
-    return getattr(_LIBRARY, f"ingle_{kernel}") if _LIBRARY else lambda _: 0
-
-
-_linear, _rms_norm, _rope, _write_latent, _mla_attention, _route, _mlp, _experts = map(
-    _bound, _KERNELS
-)
-
-if _LIBRARY:
-    _LIBRARY.ingle_set_threads(torch.get_num_threads())
+if LIBRARY:
+    LIBRARY.ingle_set_threads(torch.get_num_threads())
 
 
 def available() -> bool:
     """Whether a native library was found that runs on this processor."""
-    return _LIBRARY is not None
+    return LIBRARY is not None
 
 
 def unavailable_reason() -> str:
     """Why `available()` is False, what is lost and how to get it; "" when it is True."""
-    return _REASON
+    return REASON
 
 
 def set_threads(count: int) -> None:
     """Let a call use up to `count` threads; small calls use fewer. Results do not depend on it."""
-    if _LIBRARY:
-        _LIBRARY.ingle_set_threads(count)
+    if LIBRARY:
+        LIBRARY.ingle_set_threads(count)
 
 
 def get_threads() -> int:
     """The most threads a call uses."""
-    return _LIBRARY.ingle_get_threads() if _LIBRARY else 1
+    return LIBRARY.ingle_get_threads() if LIBRARY else 1
 
 
 def _native(x: Tensor, weight: Tensor) -> bool:
@@ -135,7 +86,7 @@ def _native(x: Tensor, weight: Tensor) -> bool:
         and weight.is_cpu
         and weight.is_contiguous()
         and not ((x.requires_grad or weight.requires_grad) and torch.is_grad_enabled())
-        and _LIBRARY is not None
+        and LIBRARY is not None
     )
 
 
@@ -161,13 +112,6 @@ def _ints(x: Tensor) -> Tensor:
 def _rows(x: Tensor) -> Tensor:
     """All leading dimensions as one."""
     return x.reshape(x.shape[:-1].numel(), x.shape[-1])
-
-
-def _check(status: int) -> None:
-    if status == 1:
-        raise IndexError("a position, slot, page, sequence, expert or group is out of range")
-    if status == 2:
-        raise MemoryError("not enough memory for the kernel's scratch space")
 
 
 def activation_dtype(weights: torch.dtype) -> torch.dtype:
@@ -219,7 +163,7 @@ def rope_(x_NHQ: Tensor, cos_TR: Tensor, sin_TR: Tensor, positions_N: Tensor) ->
     positions = _ints(positions_N)
     tables = cos_TR.data_ptr(), sin_TR.data_ptr(), half, table
     packed = _rope_args(x_NHQ.data_ptr(), *x_NHQ.shape, *tables, positions.data_ptr())
-    _check(_rope(packed))
+    check(_rope(packed))
 
 
 def write_latent(
@@ -247,7 +191,7 @@ def write_latent(
     tables = cos_TR.data_ptr(), sin_TR.data_ptr(), cos_TR.shape[0]
     cache = cache_PGC.data_ptr(), cache_PGC.dtype is _BF16, pages * page_tokens
     places = positions.data_ptr(), slots.data_ptr()
-    _check(_write_latent(_latent_args(kv.data_ptr(), *kv.shape, *norm, *tables, *places, *cache)))
+    check(_write_latent(_latent_args(kv.data_ptr(), *kv.shape, *norm, *tables, *places, *cache)))
 
 
 def mla_attention(
@@ -278,7 +222,7 @@ def mla_attention(
     cache = cache_PGC.data_ptr(), cache_PGC.dtype is _BF16, *cache_PGC.shape
     table = pages.data_ptr(), *pages.shape, sequence.data_ptr(), positions.data_ptr()
     row = q.data_ptr(), rows, heads, width
-    _check(_mla_attention(_attention_args(*row, *weight, *cache, *table, scale, y.data_ptr())))
+    check(_mla_attention(_attention_args(*row, *weight, *cache, *table, scale, y.data_ptr())))
     return y
 
 
@@ -304,7 +248,7 @@ def route(
     gate = gate_ED.data_ptr(), gate_ED.dtype is _BF16, bias.data_ptr(), gate_ED.shape[0]
     choice = n_group, topk_group, top_k, norm_topk_prob, scale
     chosen = ids_NK.data_ptr(), weights_NK.data_ptr()
-    _check(_route(_route_args(x.data_ptr(), *x.shape, *gate, *choice, *chosen)))
+    check(_route(_route_args(x.data_ptr(), *x.shape, *gate, *choice, *chosen)))
     return ids_NK, weights_NK
 
 
@@ -319,7 +263,7 @@ def mlp(x_ND: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor
     x = x_ND.contiguous()
     y = torch.empty_like(x)
     weights = gate_FD.data_ptr(), up_FD.data_ptr(), down_DF.data_ptr(), gate_FD.dtype is _BF16
-    _check(_mlp(_mlp_args(x.data_ptr(), x.shape[0], width, *weights, inner, y.data_ptr())))
+    check(_mlp(_mlp_args(x.data_ptr(), x.shape[0], width, *weights, inner, y.data_ptr())))
     return y
 
 
@@ -339,8 +283,45 @@ def experts(
     packed = _experts_args(
         x.data_ptr(), x.shape[0], width, *choice, *weights, count, inner, y.data_ptr()
     )
-    _check(_experts(packed))
+    check(_experts(packed))
     return y
+
+
+def document_attention(
+    q_THQ: Tensor, k_THQ: Tensor, v_THV: Tensor, starts_T: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Causal attention inside each document of a packed stream: result and log-sums.
+
+    Costs what the documents cost, not the stream's square. Raises IndexError for starts that
+    describe no documents.
+    """
+    if not _native(q_THQ, k_THQ) or not _alike(k_THQ, v_THV):
+        return reference.document_attention(q_THQ, k_THQ, v_THV, starts_T, scale)
+    q, starts = q_THQ.contiguous(), _ints(starts_T)
+    y, log_sum = torch.empty_like(v_THV), q.new_empty(q.shape[:2])
+    inputs = q.data_ptr(), k_THQ.data_ptr(), v_THV.data_ptr(), *q.shape, v_THV.shape[2]
+    outputs = y.data_ptr(), log_sum.data_ptr()
+    check(_document_attention(_documents_args(*inputs, starts.data_ptr(), scale, *outputs)))
+    return y, log_sum
+
+
+def document_attention_grad(
+    q_THQ: Tensor, k_THQ: Tensor, v_THV: Tensor, starts_T: Tensor, scale: float,
+    log_sum_TH: Tensor, y_grad_THV: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of q, k and v of `document_attention`."""
+    if not _native(q_THQ, k_THQ) or not _alike(k_THQ, v_THV, log_sum_TH):
+        return reference.document_attention_grad(
+            q_THQ, k_THQ, v_THV, starts_T, scale, log_sum_TH, y_grad_THV
+        )
+    q, starts, y_grad = q_THQ.contiguous(), _ints(starts_T), y_grad_THV.contiguous()
+    grads = torch.empty_like(q), torch.empty_like(k_THQ), torch.empty_like(v_THV)
+    inputs = q.data_ptr(), k_THQ.data_ptr(), v_THV.data_ptr(), *q.shape, v_THV.shape[2]
+    given = log_sum_TH.data_ptr(), y_grad.data_ptr()
+    outputs = (grad.data_ptr() for grad in grads)
+    packed = _documents_grad_args(*inputs, starts.data_ptr(), scale, *given, *outputs)
+    check(_document_attention_grad(packed))
+    return grads
 
 
 if __name__ == "__main__":

@@ -96,6 +96,40 @@ def mla_attention(
     return out.flatten(1)
 
 
+def document_attention(
+    q_THQ: Tensor, k_THQ: Tensor, v_THV: Tensor, starts_T: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Causal attention inside each document of a packed stream; what training runs.
+
+    starts_T: index of the first token of each token's document. Returns the result [T, H, V] and
+    log(sum(exp(scores))) of every row and head [T, H], which the gradient starts from.
+    """
+    q, k = q_THQ.transpose(0, 1), k_THQ.transpose(0, 1)
+    scores_HTT = (q @ k.mT * scale).masked_fill(~_visible(starts_T), float("-inf"))
+    y_HTV = torch.softmax(scores_HTT, -1) @ v_THV.transpose(0, 1)
+    return y_HTV.transpose(0, 1).contiguous(), scores_HTT.logsumexp(-1).T.contiguous()
+
+
+def document_attention_grad(
+    q_THQ: Tensor, k_THQ: Tensor, v_THV: Tensor, starts_T: Tensor, scale: float,
+    log_sum_TH: Tensor, y_grad_THV: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of q, k and v; the weights are computed again from `log_sum_TH`."""
+    q, k, v, y_grad = (x.transpose(0, 1) for x in (q_THQ, k_THQ, v_THV, y_grad_THV))
+    scores_HTT = (q @ k.mT * scale).masked_fill(~_visible(starts_T), float("-inf"))
+    weights_HTT = (scores_HTT - log_sum_TH.T[..., None]).exp()
+    slope = y_grad @ v.mT
+    slope = weights_HTT * (slope - (weights_HTT * slope).sum(-1, keepdim=True)) * scale
+    grads = slope @ k, slope.mT @ q, weights_HTT.mT @ y_grad
+    q_grad, k_grad, v_grad = (grad.transpose(0, 1).contiguous() for grad in grads)
+    return q_grad, k_grad, v_grad
+
+
+def _visible(starts_T: Tensor) -> Tensor:
+    """Bool [T, T]: causal, and within one document."""
+    return (starts_T[:, None] == starts_T[None, :]).tril()
+
+
 def route(
     x_ND: Tensor,
     gate_ED: Tensor,
@@ -150,3 +184,8 @@ def experts(
     y = torch.empty(order.numel(), x_ND.shape[1], dtype=x_ND.dtype)
     y[order] = torch.cat(parts)
     return (y.view(*ids_NK.shape, -1) * weights_NK[..., None].to(y.dtype)).sum(1)
+
+
+def decoder(shape: object, layers: object) -> None:
+    """Whole decoders are a matter of the native tier: the loop over layers is the reference."""
+    return None

@@ -7,17 +7,21 @@ Legend: B batch, T tokens, D model width, V vocabulary, N rows of a step, C cach
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import ModuleType
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
 from ingle import kernels
+from ingle.kernels.decoder import Decoder, DecoderShape
 from ingle.models.batch import PAGE_TOKENS, StepBatch
 from ingle.models.config import DeepseekV3Config
 from ingle.models.layers.block import DecoderLayer, MTPLayer
+from ingle.models.layers.mla import LATENT_EPS
 from ingle.models.layers.norm import RMSNorm
-from ingle.models.layers.rope import rotary_tables
+from ingle.models.layers.rope import rotary_tables, softmax_scale
 
 
 class Backbone(nn.Module):
@@ -51,6 +55,7 @@ class DeepseekV3ForCausalLM(nn.Module):
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
         self._tables: tuple[Tensor, Tensor] | None = None
+        self._decoders: tuple[Decoder | None, Decoder | None] | None = None
 
     @property
     def num_mtp(self) -> int:
@@ -67,26 +72,34 @@ class DeepseekV3ForCausalLM(nn.Module):
 
     # The reference path: whole sequences, differentiable.
 
-    def forward(self, tokens_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
-        """Logits [B, T, V]. documents_BT: equal numbers mark tokens that may see each other."""
-        return self.logits(self.hidden(tokens_BT, documents_BT))
+    def forward(self, tokens_BT: Tensor, starts_T: Tensor | None = None) -> Tensor:
+        """Logits [B, T, V]. starts_T makes one row a stream of packed documents: it holds the
+        index of the first token of each token's document (int32)."""
+        return self.logits(self.hidden(tokens_BT, starts_T))
 
-    def hidden(self, tokens_BT: Tensor, documents_BT: Tensor | None = None) -> Tensor:
+    def hidden(self, tokens_BT: Tensor, starts_T: Tensor | None = None) -> Tensor:
         """Hidden states [B, T, D] before the final norm (the MTP modules start from these)."""
-        cos, sin = (table[: tokens_BT.shape[1]] for table in self.tables())
-        mask = causal_mask(documents_BT)
+        cos, sin = self._rows_of_tables(tokens_BT.shape[1], starts_T)
         x_BTD = self.model.embed_tokens(tokens_BT)
         for layer in self.model.layers[: self.config.num_hidden_layers]:
-            x_BTD = layer(x_BTD, cos, sin, mask)
+            x_BTD = layer(x_BTD, cos, sin, starts_T)
         return x_BTD
 
     def mtp_hidden(
-        self, hidden_BTD: Tensor, next_BT: Tensor, documents_BT: Tensor | None = None
+        self, hidden_BTD: Tensor, next_BT: Tensor, starts_T: Tensor | None = None
     ) -> Tensor:
         """First MTP module over whole sequences; next_BT[t] is the token at position t + 1."""
-        cos, sin = (table[: next_BT.shape[1]] for table in self.tables())
+        cos, sin = self._rows_of_tables(next_BT.shape[1], starts_T)
         mtp = self._mtp()
-        return mtp(mtp.merge(hidden_BTD, next_BT), cos, sin, causal_mask(documents_BT))
+        return mtp(mtp.merge(hidden_BTD, next_BT), cos, sin, starts_T)
+
+    def _rows_of_tables(self, length: int, starts_T: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Rotary tables of `length` tokens; positions count from each document's start."""
+        cos, sin = self.tables()
+        if starts_T is None:
+            return cos[:length], sin[:length]
+        positions_T = torch.arange(length) - starts_T
+        return cos[positions_T], sin[positions_T]
 
     # Shared by both paths.
 
@@ -128,6 +141,10 @@ class DeepseekV3ForCausalLM(nn.Module):
         tables = self.tables()
         x_ND = self.model.embed_tokens(batch.tokens_N)
         x_ND = x_ND.to(self.kernels.activation_dtype(x_ND.dtype))
+        main, _ = self._whole_decoders()
+        if main is not None:
+            main(x_ND, batch, cache_LPGC, tables)
+            return x_ND
         for index in range(self.config.num_hidden_layers):
             layer = self._layer(index)
             x_ND = layer.step(x_ND, batch, cache_LPGC[index], tables, self.kernels)
@@ -142,15 +159,46 @@ class DeepseekV3ForCausalLM(nn.Module):
         """
         mtp = self._mtp()
         x_ND = mtp.merge_step(hidden_ND, batch.tokens_N, self.kernels)
+        _, whole = self._whole_decoders()
+        if whole is not None:
+            whole(x_ND, batch, cache_PGC[None], self.tables())
+            return x_ND
         return mtp.step(x_ND, batch, cache_PGC, self.tables(), self.kernels)
 
+    def _whole_decoders(self) -> tuple[Decoder | None, Decoder | None]:
+        """The main layers and the MTP layer as one call each, where the kernels can do that."""
+        if self._decoders is None:
+            depth = self.config.num_hidden_layers
+            shape = decoder_shape(self.config)
+            weights = [self._layer(i).weights() for i in range(len(self.model.layers))]
+            mtp = weights[depth : depth + 1]
+            self._decoders = (
+                self.kernels.decoder(shape, weights[:depth]),
+                self.kernels.decoder(shape, mtp) if mtp else None,
+            )
+        return self._decoders
 
-def causal_mask(documents_BT: Tensor | None) -> Tensor | None:
-    """Bool [B, 1, T, T]: causal and within one document; None when there is only one."""
-    if documents_BT is None:
-        return None
-    same = documents_BT[:, None, :, None] == documents_BT[:, None, None, :]
-    return same.tril()
+    def _apply(self, fn: Callable, recurse: bool = True) -> Self:
+        """Weights are about to move (`to`, `float`, ...): forget their addresses."""
+        self._decoders = None
+        return super()._apply(fn, recurse)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As in torch; weights may be replaced, so their addresses are forgotten."""
+        self._decoders = None
+        return super().load_state_dict(*args, **kwargs)
+
+
+def decoder_shape(c: DeepseekV3Config) -> DecoderShape:
+    """The sizes of a config's layers."""
+    return DecoderShape(
+        width=c.hidden_size, heads=c.num_attention_heads, query=c.qk_head_dim,
+        q_rank=c.q_lora_rank or 0, rank=c.kv_lora_rank, channels=c.cache_width,
+        value=c.v_head_dim, experts=c.n_routed_experts, expert_inner=c.moe_intermediate_size,
+        groups=c.n_group, top_groups=c.topk_group, top_k=c.num_experts_per_tok,
+        normalise=c.norm_topk_prob, route_scale=c.routed_scaling_factor, eps=c.rms_norm_eps,
+        latent_eps=LATENT_EPS, scale=softmax_scale(c.qk_head_dim, c.yarn),
+    )  # fmt: skip
 
 
 @torch.no_grad()

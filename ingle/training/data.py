@@ -1,7 +1,7 @@
 """Documents -> packed batches. A batch is a pure function of (seed, step), so that a resumed run
 sees exactly the batches it would have seen, with no loader state to save.
 
-Legend: B rows, T tokens a row.
+Legend: T tokens of the packed stream.
 """
 
 from __future__ import annotations
@@ -30,14 +30,15 @@ class Document:
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """Documents laid end to end in rows; `documents_BT` numbers them, -1 is padding.
+    """Documents laid end to end in one stream.
 
-    targets_BT[t] is the token after t in the same document, or -100 where none is trained.
+    targets_T[t] is the token after t in the same document, or -100 where none is trained.
+    starts_T[t] is the index of the first token of t's document; each token of padding is its own.
     """
 
-    tokens_BT: Tensor
-    targets_BT: Tensor
-    documents_BT: Tensor
+    tokens_T: Tensor
+    targets_T: Tensor
+    starts_T: Tensor
 
 
 def answer_text(problem: Problem) -> str:
@@ -95,35 +96,34 @@ class Mixture:
             yield chat_document([self.problem(rng) for _ in range(turns)], problem, tokenizer)
 
 
-def pack(documents: Iterator[Document], rows: int, length: int, pad_id: int) -> PackedBatch:
-    """Fill `rows` rows of `length` tokens, first fit, whole documents only.
+def pack(documents: Iterator[Document], length: int, longest: int, pad_id: int) -> PackedBatch:
+    """Fill a stream of `length` tokens with whole documents; the first that does not fit ends it.
 
-    A document that fits no row any more closes the batch; one longer than a row is skipped.
+    A document of more than `longest` tokens is skipped.
     """
-    space = [length] * rows
-    tokens = torch.full((rows, length), pad_id)
-    targets = torch.full((rows, length), -100)
-    numbers = torch.full((rows, length), -1)
-    for number, document in enumerate(documents):
+    tokens = torch.full((length,), pad_id)
+    targets = torch.full((length,), -100)
+    starts = torch.arange(length, dtype=torch.int32)
+    start = 0
+    for document in documents:
         size = len(document.tokens)
-        if size > length:
+        if size > longest:
             continue
-        row = next((r for r in range(rows) if space[r] >= size), None)
-        if row is None:
-            return PackedBatch(tokens, targets, numbers)
-        start = length - space[row]
+        end = start + size
+        if end > length:
+            return PackedBatch(tokens, targets, starts)
         ids = torch.tensor(document.tokens)
-        tokens[row, start : start + size] = ids
+        tokens[start:end] = ids
         trained = torch.tensor(document.train[1:])
-        targets[row, start : start + size - 1] = torch.where(trained, ids[1:], -100)
-        numbers[row, start : start + size] = number
-        space[row] -= size
+        targets[start : end - 1] = torch.where(trained, ids[1:], -100)
+        starts[start:end] = start
+        start = end
     raise AssertionError("documents never end")
 
 
 def batch_at(
-    mixture: Mixture, tokenizer: Tokenizer, seed: int, step: int, rows: int, length: int
+    mixture: Mixture, tokenizer: Tokenizer, seed: int, step: int, length: int, longest: int
 ) -> PackedBatch:
     """The batch of one step."""
     rng = random.Random(f"{seed}:{step}")
-    return pack(mixture.documents(rng, tokenizer), rows, length, tokenizer.special(PAD))
+    return pack(mixture.documents(rng, tokenizer), length, longest, tokenizer.special(PAD))

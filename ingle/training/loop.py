@@ -38,15 +38,15 @@ class Run:
     model: DeepseekV3Config
     mixture: Mixture
     steps: int
-    rows: int = 16
-    length: int = 256
+    batch_tokens: int = 4096  # tokens of a step, one packed stream
+    longest: int = 512  # a document of more tokens is skipped
     seed: int = 0
     warmup: int = 50
     decay: float = 0.0
     optim: OptimConfig = field(default_factory=OptimConfig)
     clip: float = 1.0
     mtp_weight: float = 0.3
-    mtp_share: float = 0.25  # share of the rows the MTP loss is estimated on
+    mtp_share: float = 0.25  # share of the tokens the MTP loss is estimated on
     bias_speed: float = 5e-3
     bias_freeze: float = 0.0
     parent: Path | None = None
@@ -83,15 +83,15 @@ def train(
     last = min(run.steps, stop_after or run.steps)
     for step in range(done, last):
         started = time.perf_counter()
-        batch = batch_at(run.mixture, tokenizer, run.seed, step, run.rows, run.length)
+        batch = batch_at(run.mixture, tokenizer, run.seed, step, run.batch_tokens, run.longest)
         loss, main, mtp = loss_function(
-            model, batch, run.mtp_weight, round(run.mtp_share * run.rows)
+            model, batch, run.mtp_weight, round(run.mtp_share * run.batch_tokens)
         )
         loss.backward()
         norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip)
         optimizers.step(run.learning_rate(step))
         balance = update_router_biases(model, run.bias_speed_at(step))
-        trained = int((batch.targets_BT != -100).sum())
+        trained = int((batch.targets_T != -100).sum())
         log.write(step, float(main), float(mtp), float(norm), balance, trained, started)
         if (step + 1) % run.save_every == 0 or step + 1 == last:
             save_checkpoint(folder, model, optimizers, step + 1)
@@ -142,7 +142,6 @@ class MetricsLog:
         started: float,
     ) -> None:  # fmt: skip
         seconds = time.perf_counter() - started
-        tokens = self.run.rows * self.run.length
         self.smooth = main if self.smooth is None else 0.95 * self.smooth + 0.05 * main
         entry = {
             "step": step, "loss": round(main, 5), "mtp_loss": round(mtp, 5),
@@ -156,7 +155,7 @@ class MetricsLog:
             left = (self.run.steps - step - 1) * seconds / 60
             print(
                 f"{self.run.name} {step + 1}/{self.run.steps}  loss {self.smooth:.4f}  "
-                f"mtp {mtp:.3f}  {tokens / seconds:,.0f} tok/s  "
+                f"mtp {mtp:.3f}  {self.run.batch_tokens / seconds:,.0f} tok/s  "
                 f"MaxVio {balance.max_violation:.2f}  dead {balance.dead_experts}  "
                 f"{left:.0f} min left",
                 file=sys.stderr, end="\r" if sys.stderr.isatty() else "\n",

@@ -1,6 +1,6 @@
 """Losses, each normalised once by its own count of trained tokens.
 
-Legend: B rows, T tokens, D model width.
+Legend: T tokens of the packed stream, D model width.
 """
 
 from __future__ import annotations
@@ -19,31 +19,29 @@ def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     return total / (targets != -100).sum().clamp(min=1)
 
 
-def shift_targets(tokens_BT: Tensor, targets_BT: Tensor, documents_BT: Tensor) -> tuple[
-    Tensor, Tensor
-]:  # fmt: skip
+def shift_targets(tokens_T: Tensor, targets_T: Tensor, starts_T: Tensor) -> tuple[Tensor, Tensor]:
     """For MTP: the token after each, and the target one further, inside one document only."""
-    next_BT = F.pad(tokens_BT[:, 1:], (0, 1))
-    after_BT = F.pad(targets_BT[:, 1:], (0, 1), value=-100)
-    same = F.pad(documents_BT[:, 1:], (0, 1), value=-1) == documents_BT
-    return torch.where(same, next_BT, 0), torch.where(same, after_BT, -100)
+    next_T = F.pad(tokens_T[1:], (0, 1))
+    after_T = F.pad(targets_T[1:], (0, 1), value=-100)
+    same_T = F.pad(starts_T[1:], (0, 1), value=-1) == starts_T
+    return torch.where(same_T, next_T, 0), torch.where(same_T, after_T, -100)
 
 
 def training_loss(
-    model: DeepseekV3ForCausalLM, batch: PackedBatch, mtp_weight: float, mtp_rows: int
+    model: DeepseekV3ForCausalLM, batch: PackedBatch, mtp_weight: float, mtp_tokens: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`L_main + mtp_weight * L_mtp` (arXiv 2412.19437, section 2.2), then both parts.
 
-    The MTP term is estimated on the first `mtp_rows` rows: packing fills rows with independent
-    documents, so any rows are a fair sample, and a share of them costs that share of its time.
+    The MTP term is estimated on the first `mtp_tokens` of the stream: documents are independent,
+    so any of them are a fair sample, and a share of them costs that share of its time.
     """
-    hidden_BTD = model.hidden(batch.tokens_BT, batch.documents_BT)
-    main = mean_cross_entropy(model.logits(hidden_BTD), batch.targets_BT)
-    if not mtp_rows:
+    hidden_1TD = model.hidden(batch.tokens_T[None], batch.starts_T)
+    main = mean_cross_entropy(model.logits(hidden_1TD)[0], batch.targets_T)
+    if not mtp_tokens:
         return main, main.detach(), torch.zeros(())
-    some = slice(0, mtp_rows)
-    documents = batch.documents_BT[some]
-    next_BT, after_BT = shift_targets(batch.tokens_BT[some], batch.targets_BT[some], documents)
-    mtp_hidden = model.mtp_hidden(hidden_BTD[some], next_BT, documents)
-    mtp = mean_cross_entropy(model.mtp_logits(mtp_hidden), after_BT)
+    some = slice(0, mtp_tokens)
+    starts_T = batch.starts_T[some]
+    next_T, after_T = shift_targets(batch.tokens_T[some], batch.targets_T[some], starts_T)
+    mtp_hidden = model.mtp_hidden(hidden_1TD[:, some], next_T[None], starts_T)
+    mtp = mean_cross_entropy(model.mtp_logits(mtp_hidden)[0], after_T)
     return main + mtp_weight * mtp, main.detach(), mtp.detach()

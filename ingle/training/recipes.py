@@ -15,15 +15,15 @@ from ingle.training.presets import model_preset
 
 # Drawn more often where a small model errs more: long traces and searches.
 TASK_WEIGHTS = {
-    "sums": 1.5,
-    "products": 1.5,
-    "gcd": 1.5,
-    "base_conversion": 1.2,
-    "sorting": 1.0,
-    "spell_backward": 0.8,
-    "letter_counting": 0.6,
-    "countdown": 2.0,
-    "chat": 0.4,
+    "sums": 1.2,
+    "products": 1.2,
+    "gcd": 1.6,
+    "base_conversion": 1.8,
+    "sorting": 1.3,
+    "spell_backward": 0.7,
+    "letter_counting": 0.8,
+    "countdown": 3.2,
+    "chat": 0.35,
 }
 
 
@@ -38,7 +38,7 @@ class Stage:
 
 _STAGES = {
     "nano": Stage(600, 1200, OptimConfig(muon_lr=0.02, adam_lr=4e-3)),
-    "mini": Stage(500, 1250, OptimConfig(muon_lr=0.02, adam_lr=3e-3)),
+    "mini": Stage(1000, 4700, OptimConfig(muon_lr=0.02, adam_lr=3e-3)),
     "tiny": Stage(2500, 6000, OptimConfig(muon_lr=0.01, adam_lr=2e-3)),
 }
 
@@ -50,7 +50,7 @@ def pretrain_run(preset: str, steps: int | None = None, seed: int = 0) -> Run:
     return Run(
         name=f"{preset}-pretrain", model=config, mixture=Mixture(TASK_WEIGHTS, chat=False),
         steps=steps or stage.pretrain_steps, optim=stage.optim, seed=seed,
-        rows=14, length=288, warmup=50, mtp_weight=0.3,
+        warmup=50, mtp_weight=0.3,
     )  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def sft_run(preset: str, parent: Path, steps: int | None = None, seed: int = 1) 
     config = model_preset(preset)
     stage = _STAGES[preset]
     return Run(
-        name=f"{preset}-sft", model=config, mixture=Mixture(TASK_WEIGHTS, chat=True, history=0.12),
+        name=f"{preset}-sft", model=config, mixture=Mixture(TASK_WEIGHTS, chat=True, history=0.1),
         steps=steps or stage.sft_steps, optim=stage.optim, seed=seed, parent=parent,
-        rows=14, length=288, warmup=20, decay=0.9, mtp_weight=0.2, bias_freeze=0.1,
+        warmup=20, decay=0.9, mtp_weight=0.2, bias_freeze=0.1,
     )  # fmt: skip

@@ -20,10 +20,10 @@ def test_the_mixture_names_every_task() -> None:
 
 def test_a_batch_depends_on_seed_and_step_only(tokenizer: Tokenizer) -> None:
     mixture = Mixture(TASK_WEIGHTS, chat=True, history=0.3)
-    first, again = (batch_at(mixture, tokenizer, 5, 7, 4, 288) for _ in range(2))
-    other = batch_at(mixture, tokenizer, 5, 8, 4, 288)
-    assert torch.equal(first.tokens_BT, again.tokens_BT)
-    assert not torch.equal(first.tokens_BT, other.tokens_BT)
+    first, again = (batch_at(mixture, tokenizer, 5, 7, 1024, 288) for _ in range(2))
+    other = batch_at(mixture, tokenizer, 5, 8, 1024, 288)
+    assert torch.equal(first.tokens_T, again.tokens_T)
+    assert not torch.equal(first.tokens_T, other.tokens_T)
 
 
 def test_only_the_answer_of_a_chat_is_trained(tokenizer: Tokenizer) -> None:
@@ -43,32 +43,37 @@ def test_only_the_answer_of_a_chat_is_trained(tokenizer: Tokenizer) -> None:
 def test_packing_keeps_documents_whole_and_apart(tokenizer: Tokenizer) -> None:
     rng = random.Random(3)
     documents = [pretrain_document(sample(rng, "gcd", 2, "train"), tokenizer) for _ in range(200)]
-    packed = pack(iter(documents), rows=3, length=200, pad_id=2)
-    seen = 0
-    for number in range(int(packed.documents_BT.max()) + 1):
-        where = packed.documents_BT == number
-        if not where.any():
-            continue
-        assert packed.tokens_BT[where].tolist() == documents[number].tokens
-        targets = packed.targets_BT[where]
-        assert targets[-1] == -100  # nothing is predicted across a document's end
-        assert targets[:-1].tolist() == documents[number].tokens[1:]
-        seen += 1
-    assert seen >= 4
+    longest = 60
+    packed = pack(iter(documents), length=600, longest=longest, pad_id=2)
+    kept = [d.tokens for d in documents if len(d.tokens) <= longest]
+    assert len(kept) < len(documents)
+    place = 0
+    for expected in kept:
+        end = place + len(expected)
+        if end > 600:
+            break
+        assert packed.tokens_T[place:end].tolist() == expected
+        assert set(packed.starts_T[place:end].tolist()) == {place}
+        # nothing is predicted across a document's end
+        assert packed.targets_T[place:end].tolist() == [*expected[1:], -100]
+        place = end
+    assert place > 480
+    assert packed.tokens_T[place:].unique().tolist() == [2]
+    assert packed.targets_T[place:].unique().tolist() == [-100]
+    assert packed.starts_T[place:].tolist() == list(range(place, 600))
 
 
 def test_packed_documents_do_not_see_each_other(tokenizer: Tokenizer) -> None:
     model = build_model(model_preset("nano"), kernels="reference")
     mixture = Mixture(TASK_WEIGHTS, chat=False)
-    batch = batch_at(mixture, tokenizer, 1, 1, 1, 200)
+    batch = batch_at(mixture, tokenizer, 1, 1, 600, 288)
+    tokens, starts = batch.tokens_T, batch.starts_T
     with torch.no_grad():
-        together = model(batch.tokens_BT, batch.documents_BT)[0]
-    for number in batch.documents_BT.unique().tolist():
-        where = batch.documents_BT[0] == number
-        if number < 0:
-            continue
+        together = model(tokens[None], starts)[0]
+    for start in starts.unique().tolist():
+        where = starts == start
         with torch.no_grad():
-            alone = model(batch.tokens_BT[:, where])[0]
+            alone = model(tokens[None, where])[0]
         assert torch.allclose(together[where], alone, atol=1e-4)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 from ingle.models import build_model, load_model
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import bias_update, update_router_biases
-from ingle.training.data import Mixture, PackedBatch, batch_at
+from ingle.training.data import Document, Mixture, pack
 from ingle.training.loop import Run, train
 from ingle.training.loss import training_loss
 from ingle.training.presets import model_preset
@@ -22,7 +23,14 @@ MIXTURE = Mixture({"sums": 1.0, "letter_counting": 1.0}, chat=False)
 
 def small_run(steps: int) -> Run:
     return Run(
-        "test", model_preset("nano"), MIXTURE, steps, rows=2, length=128, warmup=2, decay=0.5
+        "test",
+        model_preset("nano"),
+        MIXTURE,
+        steps,
+        batch_tokens=256,
+        longest=128,
+        warmup=2,
+        decay=0.5,
     )
 
 
@@ -54,26 +62,29 @@ def test_training_lowers_the_loss_and_fine_tuning_starts_from_its_parent(tmp_pat
     losses = [json.loads(x)["loss"] for x in lines]
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
     run = sft_run("nano", tmp_path / "base", steps=1)
-    train(replace(run, rows=2, length=288, optim=replace(run.optim, muon_lr=0.0, adam_lr=0.0)),
+    train(replace(run, batch_tokens=576, optim=replace(run.optim, muon_lr=0.0, adam_lr=0.0)),
           tmp_path / "tuned", compiled=False)  # fmt: skip
     base, tuned = weights(tmp_path / "base"), weights(tmp_path / "tuned")
     same = [n for n in base if torch.equal(base[n], tuned[n])]
     assert len(same) >= len(base) - 4  # only router biases moved
 
 
-def test_the_loss_does_not_depend_on_padding_or_row_order(tokenizer: Tokenizer) -> None:
+def test_the_loss_does_not_depend_on_padding_or_document_order(tokenizer: Tokenizer) -> None:
     model = build_model(model_preset("nano"), kernels="reference")
-    batch = batch_at(Mixture(TASK_WEIGHTS, chat=True), tokenizer, 0, 0, 4, 288)
-    loss, main, _ = training_loss(model, batch, 0.3, 4)
-    order = torch.tensor([2, 0, 3, 1])
-    turned = PackedBatch(batch.tokens_BT[order], batch.targets_BT[order], batch.documents_BT[order])
-    again, _, _ = training_loss(model, turned, 0.3, 4)
-    assert torch.allclose(loss, again, rtol=1e-5)
-    padding = PackedBatch(
-        *(torch.cat([x, torch.full((1, 288), v)]) for x, v in (
-            (batch.tokens_BT, 2), (batch.targets_BT, -100), (batch.documents_BT, -1)))
-    )  # fmt: skip
-    assert torch.allclose(training_loss(model, padding, 0.0, 0)[1], main, rtol=1e-5)
+    drawn = Mixture(TASK_WEIGHTS, chat=True).documents(random.Random(0), tokenizer)
+    documents = [next(drawn) for _ in range(8)]
+    endless = [Document([1] * 900, [True] * 900)]
+    length = sum(len(d.tokens) for d in documents)
+    losses = [
+        training_loss(model, pack(iter(order + endless), size, 900, 2), 0.3, size)[0]
+        for order, size in (
+            (documents, length),
+            (documents[::-1], length),
+            (documents, length + 99),
+        )
+    ]
+    assert torch.allclose(losses[1], losses[0], rtol=1e-5)
+    assert torch.allclose(losses[2], losses[0], rtol=1e-5)
 
 
 def test_the_bias_rises_for_idle_experts_and_falls_for_busy_ones() -> None:

@@ -63,6 +63,23 @@ struct AttentionArgs {
   float* y;
 };
 
+struct DocumentsArgs {
+  const float *q, *k, *v;
+  index_t tokens, heads, width, value;
+  const int* starts;
+  double scale;
+  float *y, *log_sum;
+};
+
+struct DocumentsGradArgs {
+  const float *q, *k, *v;
+  index_t tokens, heads, width, value;
+  const int* starts;
+  double scale;
+  const float *log_sum, *y_grad;
+  float *q_grad, *k_grad, *v_grad;
+};
+
 struct RouteArgs {
   const float* x;
   index_t rows, width;
@@ -93,6 +110,50 @@ struct ExpertsArgs {
   index_t bf16, experts, inner;
   float* y;
 };
+
+// A whole decoder: see decoder.cpp. Weights carry their type with them; absent ones are null.
+struct Weight {
+  const void* data;
+  index_t bf16;
+};
+
+struct Layer {
+  Weight input_norm, q_a, q_a_norm, q, kv_a, kv_norm, kv_b, o, post_norm;
+  Weight router, experts_gate_up, experts_down, gate, up, down;
+  const float* bias;
+  index_t inner;  // of gate, up and down: the dense layer's or the shared expert's
+};
+
+struct Shape {
+  index_t width, heads, query, q_rank, rank, channels, value;
+  index_t experts, expert_inner, groups, top_groups, top_k, normalise;
+  double route_scale, eps, latent_eps, scale;
+};
+
+static_assert(sizeof(Layer) == 32 * 8 && sizeof(Shape) == 17 * 8, "the formats in kernels/decoder.py");
+
+struct DecoderArgs {
+  const Shape* shape;
+  const Layer* weights;
+  index_t layers;
+  float* x;
+  index_t rows;
+  const int *positions, *slots, *sequence, *pages;
+  index_t sequences, table_pages;
+  const float *cos, *sin;
+  index_t table_rows;
+  void* cache;
+  index_t cache_layer_bytes, cache_bf16, cache_pages, page_tokens;
+};
+
+INGLE_API int ingle_linear(const LinearArgs*);
+INGLE_API int ingle_rms_norm(const NormArgs*);
+INGLE_API int ingle_rope(const RopeArgs*);
+INGLE_API int ingle_write_latent(const LatentArgs*);
+INGLE_API int ingle_mla_attention(const AttentionArgs*);
+INGLE_API int ingle_route(const RouteArgs*);
+INGLE_API int ingle_mlp(const MlpArgs*);
+INGLE_API int ingle_experts(const ExpertsArgs*);
 
 namespace {
 

@@ -99,9 +99,14 @@ inline void dot_outputs(const float* x, index_t ldx, int rows, const bf16* w, in
   dot_column<C>(x, ldx, rows, wide, CHUNK, inner, y, ldy, add);
 }
 
-// y[r][v] (+)= sum_t p[r][t] * b[t][v], R rows x V vectors (the last one cut to `part` values).
+// Where the factors p[r][t] of a sum over t lie: rows apart, and summed values apart.
+struct Steps {
+  index_t row, sum;
+};
+
+// y[r][v] (+)= sum_t p[r][t] * b[t][v], R rows x V vectors.
 template <int R, int V, class T>
-inline void axpy_tile(const float* p, index_t ldp, const T* b, index_t ldb, int inner, float* y,
+inline void axpy_tile(const float* p, Steps at, const T* b, index_t ldb, int inner, float* y,
                       index_t ldy, bool add) {
   vf acc[R][V];
   UNROLL
@@ -111,7 +116,7 @@ inline void axpy_tile(const float* p, index_t ldp, const T* b, index_t ldb, int 
   for (int t = 0; t < inner; t++) {
     vf a[R];
     UNROLL
-    for (int r = 0; r < R; r++) a[r] = splat(p[r * ldp + t]);
+    for (int r = 0; r < R; r++) a[r] = splat(p[r * at.row + t * at.sum]);
     UNROLL
     for (int v = 0; v < V; v++) {
       vf x = load(b + t * ldb + v * VEC);
@@ -127,22 +132,37 @@ inline void axpy_tile(const float* p, index_t ldp, const T* b, index_t ldb, int 
 
 // The columns that do not fill a vector, one row at a time.
 template <class T>
-inline void axpy_part(const float* p, const T* b, index_t ldb, int inner, float* y, int part, bool add) {
+inline void axpy_part(const float* p, index_t next, const T* b, index_t ldb, int inner, float* y, int part, bool add) {
   vf acc = add ? load_part(y, part) : vf{};
-  for (int t = 0; t < inner; t++) acc = fma(splat(p[t]), load_part(b + t * ldb, part), acc);
+  for (int t = 0; t < inner; t++) acc = fma(splat(p[t * next]), load_part(b + t * ldb, part), acc);
   store_part(y, acc, part);
 }
 
 template <int R, class T>
-void axpy_rows(const float* p, index_t ldp, const T* b, index_t ldb, int inner, int cols, float* y,
+void axpy_rows(const float* p, Steps at, const T* b, index_t ldb, int inner, int cols, float* y,
                index_t ldy, bool add) {
   constexpr int V = R == 1 ? 8 : R == 4 && !MANY_REGISTERS ? 2 : 4;
   int c = 0;
   for (; c + V * VEC <= cols; c += V * VEC)
-    axpy_tile<R, V>(p, ldp, b + c, ldb, inner, y + c, ldy, add);
-  for (; c + VEC <= cols; c += VEC) axpy_tile<R, 1>(p, ldp, b + c, ldb, inner, y + c, ldy, add);
+    axpy_tile<R, V>(p, at, b + c, ldb, inner, y + c, ldy, add);
+  for (; c + VEC <= cols; c += VEC) axpy_tile<R, 1>(p, at, b + c, ldb, inner, y + c, ldy, add);
   if (c < cols)
-    for (int r = 0; r < R; r++) axpy_part(p + r * ldp, b + c, ldb, inner, y + r * ldy + c, cols - c, add);
+    for (int r = 0; r < R; r++) axpy_part(p + r * at.row, at.sum, b + c, ldb, inner, y + r * ldy + c, cols - c, add);
+}
+
+template <class T>
+void axpy_all(const float* p, Steps at, index_t rows, const T* b, index_t ldb, int inner, int cols,
+              float* y, index_t ldy, bool add) {
+  index_t r = 0;
+  for (; r + 4 <= rows; r += 4)
+    axpy_rows<4>(p + r * at.row, at, b, ldb, inner, cols, y + r * ldy, ldy, add);
+  p += r * at.row;
+  y += r * ldy;
+  switch (rows - r) {
+    case 1: axpy_rows<1>(p, at, b, ldb, inner, cols, y, ldy, add); break;
+    case 2: axpy_rows<2>(p, at, b, ldb, inner, cols, y, ldy, add); break;
+    case 3: axpy_rows<3>(p, at, b, ldb, inner, cols, y, ldy, add); break;
+  }
 }
 
 }  // namespace
@@ -172,15 +192,12 @@ void dot_block(const float* x, index_t ldx, index_t rows, const T* w, index_t ld
 template <class T>
 void axpy_block(const float* p, index_t ldp, index_t rows, const T* b, index_t ldb, int inner, int cols,
                 float* y, index_t ldy, bool add) {
-  index_t r = 0;
-  for (; r + 4 <= rows; r += 4) axpy_rows<4>(p + r * ldp, ldp, b, ldb, inner, cols, y + r * ldy, ldy, add);
-  p += r * ldp;
-  y += r * ldy;
-  switch (rows - r) {
-    case 1: axpy_rows<1>(p, ldp, b, ldb, inner, cols, y, ldy, add); break;
-    case 2: axpy_rows<2>(p, ldp, b, ldb, inner, cols, y, ldy, add); break;
-    case 3: axpy_rows<3>(p, ldp, b, ldb, inner, cols, y, ldy, add); break;
-  }
+  axpy_all(p, {ldp, 1}, rows, b, ldb, inner, cols, y, ldy, add);
+}
+
+void axpy_turned(const float* p, index_t ldp, index_t rows, const float* b, index_t ldb, int inner, int cols,
+                 float* y, index_t ldy, bool add) {
+  axpy_all(p, {1, ldp}, rows, b, ldb, inner, cols, y, ldy, add);
 }
 
 template void dot_block(const float*, index_t, index_t, const float*, index_t, index_t, index_t, float*,

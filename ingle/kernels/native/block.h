@@ -18,6 +18,10 @@ template <class T>
 void axpy_block(const float* p, index_t ldp, index_t rows, const T* b, index_t ldb, int inner, int cols,
                 float* y, index_t ldy, bool add);
 
+// The same with p stored turned: y[r][c] (+)= sum_t p[t][r] * b[t][c].
+void axpy_turned(const float* p, index_t ldp, index_t rows, const float* b, index_t ldb, int inner, int cols,
+                 float* y, index_t ldy, bool add);
+
 // Exact copy of n values as floats.
 inline void widen(const bf16* from, index_t n, float* to) {
   index_t i = 0;

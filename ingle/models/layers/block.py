@@ -27,9 +27,30 @@ class DecoderLayer(nn.Module):
             MLP(config.hidden_size, config.intermediate_size) if dense else MoE(config)
         )
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, mask: Tensor | None) -> Tensor:
-        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, mask)
+    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, starts_T: Tensor | None) -> Tensor:
+        x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, starts_T)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+
+    def weights(self) -> dict[str, Tensor]:
+        """Every weight of the layer under its name in kernels/decoder.py."""
+        a, m = self.self_attn, self.mlp
+        found = {
+            "input_norm": self.input_layernorm.weight, "kv_a": a.kv_a_proj_with_mqa.weight,
+            "kv_norm": a.kv_a_layernorm.weight, "kv_b": a.kv_b_proj.weight, "o": a.o_proj.weight,
+            "post_norm": self.post_attention_layernorm.weight,
+        }  # fmt: skip
+        if a.config.q_lora_rank is None:
+            found["q"] = a.q_proj.weight
+        else:
+            found |= {"q_a": a.q_a_proj.weight, "q_a_norm": a.q_a_layernorm.weight}
+            found["q"] = a.q_b_proj.weight
+        if isinstance(m, MoE):
+            found |= {"router": m.gate.weight, "bias": m.gate.e_score_correction_bias}
+            found["experts_gate_up"] = m.experts.gate_up_proj
+            found["experts_down"] = m.experts.down_proj
+        always = m.shared_experts if isinstance(m, MoE) else m
+        gate, up, down = always.gate_proj, always.up_proj, always.down_proj
+        return found | {"gate": gate.weight, "up": up.weight, "down": down.weight}
 
     def step(
         self, x_ND: Tensor, batch: StepBatch, cache_PGC: Tensor, tables: tuple[Tensor, Tensor],

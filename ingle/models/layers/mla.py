@@ -16,10 +16,11 @@ from torch import Tensor, nn
 
 from ingle.models.batch import StepBatch
 from ingle.models.config import DeepseekV3Config
+from ingle.models.layers.documents import document_attention
 from ingle.models.layers.norm import RMSNorm
 from ingle.models.layers.rope import rotate, softmax_scale
 
-_LATENT_EPS = 1e-6  # the official code does not pass rms_norm_eps to these two norms
+LATENT_EPS = 1e-6  # the official code does not pass rms_norm_eps to these two norms
 
 
 class MLA(nn.Module):
@@ -33,37 +34,41 @@ class MLA(nn.Module):
             self.q_proj = nn.Linear(c.hidden_size, query, bias=False)
         else:
             self.q_a_proj = nn.Linear(c.hidden_size, c.q_lora_rank, bias=False)
-            self.q_a_layernorm = RMSNorm(c.q_lora_rank, _LATENT_EPS)
+            self.q_a_layernorm = RMSNorm(c.q_lora_rank, LATENT_EPS)
             self.q_b_proj = nn.Linear(c.q_lora_rank, query, bias=False)
         self.kv_a_proj_with_mqa = nn.Linear(c.hidden_size, c.cache_width, bias=False)
-        self.kv_a_layernorm = RMSNorm(c.kv_lora_rank, _LATENT_EPS)
+        self.kv_a_layernorm = RMSNorm(c.kv_lora_rank, LATENT_EPS)
         expanded = c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim)
         self.kv_b_proj = nn.Linear(c.kv_lora_rank, expanded, bias=False)
         self.o_proj = nn.Linear(c.num_attention_heads * c.v_head_dim, c.hidden_size, bias=False)
         self.scale = softmax_scale(c.qk_head_dim, c.yarn)
 
-    def forward(self, x_BTD: Tensor, cos_TR: Tensor, sin_TR: Tensor, mask: Tensor | None) -> Tensor:
-        """Naive path. mask: None for plain causal, else bool [B, 1, T, T], True = attend."""
+    def forward(
+        self, x_BTD: Tensor, cos_TR: Tensor, sin_TR: Tensor, starts_T: Tensor | None
+    ) -> Tensor:
+        """Naive path. starts_T: None for one document a row; B is 1 where it is given."""
         c = self.config
         heads, nope = c.num_attention_heads, c.qk_nope_head_dim
         if c.q_lora_rank is None:
             q = self.q_proj(x_BTD)
         else:
             q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD)))
-        q_BHTQ = q.unflatten(-1, (heads, -1)).transpose(1, 2)
-        q_BHTQ = torch.cat([q_BHTQ[..., :nope], rotate(q_BHTQ[..., nope:], cos_TR, sin_TR)], -1)
+        q_BTHQ = q.unflatten(-1, (heads, -1))
+        cos, sin = cos_TR[:, None], sin_TR[:, None]  # the same for every head
+        q_BTHQ = torch.cat([q_BTHQ[..., :nope], rotate(q_BTHQ[..., nope:], cos, sin)], -1)
 
         latent, key = self.kv_a_proj_with_mqa(x_BTD).split([c.kv_lora_rank, c.qk_rope_head_dim], -1)
-        kv = self.kv_b_proj(self.kv_a_layernorm(latent))
-        kv_BHTX = kv.unflatten(-1, (heads, -1)).transpose(1, 2)
-        k_nope, v_BHTV = kv_BHTX.split([nope, c.v_head_dim], -1)
-        k_rope = rotate(key, cos_TR, sin_TR)[:, None].expand(-1, heads, -1, -1)
-        k_BHTQ = torch.cat([k_nope, k_rope], -1)
+        kv_BTHX = self.kv_b_proj(self.kv_a_layernorm(latent)).unflatten(-1, (heads, -1))
+        k_nope, v_BTHV = kv_BTHX.split([nope, c.v_head_dim], -1)
+        k_rope = rotate(key, cos_TR, sin_TR)[..., None, :].expand(-1, -1, heads, -1)
+        k_BTHQ = torch.cat([k_nope, k_rope], -1)
 
-        out_BHTV = F.scaled_dot_product_attention(
-            q_BHTQ, k_BHTQ, v_BHTV, attn_mask=mask, is_causal=mask is None, scale=self.scale
-        )
-        return self.o_proj(out_BHTV.transpose(1, 2).flatten(-2))
+        if starts_T is None:
+            q, k, v = (x.transpose(1, 2) for x in (q_BTHQ, k_BTHQ, v_BTHV))
+            out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)
+            return self.o_proj(out.transpose(1, 2).flatten(-2))
+        out_THV = document_attention(q_BTHQ[0], k_BTHQ[0], v_BTHV[0], starts_T, self.scale)
+        return self.o_proj(out_THV.flatten(1)[None])
 
     def step(
         self, x_ND: Tensor, batch: StepBatch, cache_PGC: Tensor, tables: tuple[Tensor, Tensor],
@@ -75,13 +80,13 @@ class MLA(nn.Module):
             q = k.linear(x_ND, self.q_proj.weight)
         else:
             q = k.linear(x_ND, self.q_a_proj.weight)
-            q = k.rms_norm(q, self.q_a_layernorm.weight, _LATENT_EPS)
+            q = k.rms_norm(q, self.q_a_layernorm.weight, LATENT_EPS)
             q = k.linear(q, self.q_b_proj.weight)
         q_NHQ = q.view(-1, c.num_attention_heads, c.qk_head_dim)
         k.rope_(q_NHQ, *tables, batch.positions_N)
         k.write_latent(
             k.linear(x_ND, self.kv_a_proj_with_mqa.weight), self.kv_a_layernorm.weight,
-            _LATENT_EPS, *tables, batch.positions_N, batch.slots_N, cache_PGC,
+            LATENT_EPS, *tables, batch.positions_N, batch.slots_N, cache_PGC,
         )  # fmt: skip
         out = k.mla_attention(
             q_NHQ, self.kv_b_proj.weight, cache_PGC, batch.pages_SP, batch.sequence_N,

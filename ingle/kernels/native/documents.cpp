@@ -1,0 +1,163 @@
+// Causal attention inside each document of a packed stream, and its gradient: what training runs.
+//
+// A mask over the whole stream would compute every pair of tokens to keep the few that share a
+// document. Here one item of work is one head of one document, so the cost is that of the
+// documents. Everything is written as sums over rows (axpy_block), with keys and values transposed
+// once per item. Gradients of keys and values are summed over queries in order, so a result does
+// not depend on the threads.
+#include <vector>
+
+#include "api.h"
+#include "block.h"
+#include "threads.h"
+
+namespace {
+
+constexpr int QUERIES = 32;  // queries per pass: with all their keys they stay in the second cache
+
+struct Document {
+  index_t begin, end;
+};
+
+// Rows of scores are this long, so that no product ends inside a vector.
+index_t whole_vectors(index_t n) { return (n + VEC - 1) / VEC * VEC; }
+
+// Documents of the stream; false when `starts` does not describe any.
+bool cut(const int* starts, index_t tokens, std::vector<Document>& documents) {
+  for (index_t t = 0; t < tokens; t++) {
+    if (starts[t] == t)
+      documents.push_back({t, t + 1});
+    else if (t == 0 || starts[t] != documents.back().begin)
+      return false;
+    documents.back().end = t + 1;
+  }
+  return true;
+}
+
+double work_of(const std::vector<Document>& documents, index_t heads, index_t width) {
+  double work = 0;
+  for (const Document& d : documents) work += 0.5 * double(d.end - d.begin) * double(d.end - d.begin);
+  return work * double(heads * width);
+}
+
+// to[c][r] = from[r][c], in squares that stay in the first cache.
+void transpose(const float* from, index_t ldf, index_t rows, index_t cols, float* to, index_t ldt) {
+  constexpr index_t SIDE = 16;
+  for (index_t r0 = 0; r0 < rows; r0 += SIDE)
+    for (index_t c0 = 0; c0 < cols; c0 += SIDE)
+      for (index_t r = r0; r < std::min(rows, r0 + SIDE); r++)
+        for (index_t c = c0; c < std::min(cols, c0 + SIDE); c++) to[c * ldt + r] = from[r * ldf + c];
+}
+
+// One row of raw scores to weights: `seen` keys count, the rest up to `keys` weigh nothing.
+// Returns log(sum(exp(score))).
+float softmax(float* scores, index_t seen, index_t keys, float scale) {
+  index_t padded = whole_vectors(seen);
+  for (index_t i = seen; i < padded; i++) scores[i] = -INFINITY;
+  vf top = splat(-INFINITY), total = {};
+  for (index_t i = 0; i < padded; i += VEC) {
+    vf s = load(scores + i) * scale;
+    store(scores + i, s);
+    top = max(s, top);
+  }
+  float best = largest(top);
+  for (index_t i = 0; i < padded; i += VEC) {
+    vf w = exp(load(scores + i) - best);
+    store(scores + i, w);
+    total += w;
+  }
+  float whole = sum(total);
+  for (index_t i = 0; i < padded; i += VEC) store(scores + i, load(scores + i) / whole);
+  for (index_t i = padded; i < keys; i++) scores[i] = 0.0f;
+  return best + std::log(whole);
+}
+
+void attend(const DocumentsArgs& a, const Document& d, index_t head, float* scratch) {
+  index_t length = d.end - d.begin, ld = whole_vectors(length);
+  index_t step = a.heads * a.width, out = a.heads * a.value;
+  const float* q = a.q + d.begin * step + head * a.width;
+  const float* k = a.k + d.begin * step + head * a.width;
+  const float* v = a.v + d.begin * out + head * a.value;
+  float *k_t = scratch, *scores = k_t + a.width * ld;
+  transpose(k, step, length, a.width, k_t, ld);
+  for (index_t r0 = 0; r0 < length; r0 += QUERIES) {
+    index_t rows = std::min<index_t>(QUERIES, length - r0), keys = r0 + rows;
+    axpy_block(q + r0 * step, step, rows, k_t, ld, int(a.width), int(whole_vectors(keys)), scores, ld, false);
+    for (index_t r = 0; r < rows; r++)
+      a.log_sum[(d.begin + r0 + r) * a.heads + head] = softmax(scores + r * ld, r0 + r + 1, keys, float(a.scale));
+    axpy_block(scores, ld, rows, v, out, int(keys), int(a.value),
+               a.y + (d.begin + r0) * out + head * a.value, out, false);
+  }
+}
+
+// weights = exp(scale * score - log_sum), then slope = weights * (slope - sum(weights * slope)) * scale.
+void softmax_grad(float* weights, float* slope, index_t seen, index_t keys, float scale, float log_sum) {
+  index_t padded = whole_vectors(seen);
+  for (index_t i = seen; i < padded; i++) weights[i] = -INFINITY, slope[i] = 0.0f;
+  vf total = {};
+  for (index_t i = 0; i < padded; i += VEC) {
+    vf w = exp(load(weights + i) * scale - log_sum);
+    store(weights + i, w);
+    total = fma(w, load(slope + i), total);
+  }
+  float mean = sum(total);
+  for (index_t i = 0; i < padded; i += VEC)
+    store(slope + i, load(weights + i) * (load(slope + i) - mean) * scale);
+  for (index_t i = padded; i < keys; i++) weights[i] = slope[i] = 0.0f;
+}
+
+void attend_grad(const DocumentsGradArgs& a, const Document& d, index_t head, float* scratch) {
+  index_t length = d.end - d.begin, ld = whole_vectors(length);
+  index_t step = a.heads * a.width, out = a.heads * a.value;
+  index_t in_at = d.begin * step + head * a.width, out_at = d.begin * out + head * a.value;
+  const float *q = a.q + in_at, *k = a.k + in_at, *v = a.v + out_at, *y_grad = a.y_grad + out_at;
+  float *k_t = scratch, *v_t = k_t + a.width * ld, *weights = v_t + a.value * ld;
+  float* slope = weights + QUERIES * ld;
+  transpose(k, step, length, a.width, k_t, ld);
+  transpose(v, out, length, a.value, v_t, ld);
+  for (index_t r0 = 0; r0 < length; r0 += QUERIES) {
+    index_t rows = std::min<index_t>(QUERIES, length - r0), keys = r0 + rows;
+    const float *q0 = q + r0 * step, *y0 = y_grad + r0 * out;
+    axpy_block(q0, step, rows, k_t, ld, int(a.width), int(whole_vectors(keys)), weights, ld, false);
+    axpy_block(y0, out, rows, v_t, ld, int(a.value), int(whole_vectors(keys)), slope, ld, false);
+    for (index_t r = 0; r < rows; r++)
+      softmax_grad(weights + r * ld, slope + r * ld, r0 + r + 1, keys, float(a.scale),
+                   a.log_sum[(d.begin + r0 + r) * a.heads + head]);
+    axpy_block(slope, ld, rows, k, step, int(keys), int(a.width), a.q_grad + in_at + r0 * step, step, false);
+    // the keys this pass sees first are written, earlier ones added to
+    auto give = [&](const float* from, const float* rows_of, index_t stride, index_t cols, float* to) {
+      axpy_turned(from, ld, r0, rows_of, stride, int(rows), int(cols), to, stride, true);
+      axpy_turned(from + r0, ld, rows, rows_of, stride, int(rows), int(cols), to + r0 * stride, stride, false);
+    };
+    give(weights, y0, out, a.value, a.v_grad + out_at);
+    give(slope, q0, step, a.width, a.k_grad + in_at);
+  }
+}
+
+// Run body(document, head, scratch) for all; `lines` are scratch rows as long as the document.
+template <class Args, class Body>
+int for_each_head(const Args& a, index_t lines, double passes, Body body) {
+  std::vector<Document> documents;
+  if (!cut(a.starts, a.tokens, documents)) return OUT_OF_RANGE;
+  index_t longest = 0;
+  for (const Document& d : documents) longest = std::max(longest, d.end - d.begin);
+  int threads = threads_for(passes * work_of(documents, a.heads, a.width + a.value));
+  index_t each = lines * (longest + VEC);
+  Scratch scratch(threads * each);
+  parallel_for(threads, index_t(documents.size()) * a.heads, [&](index_t item, int thread) {
+    body(a, documents[item / a.heads], item % a.heads, scratch + thread * each);
+  });
+  return OK;
+}
+
+}  // namespace
+
+INGLE_API int ingle_document_attention(const DocumentsArgs* a) {
+  return guarded([&] { return for_each_head(*a, a->width + QUERIES, 1.0, attend); });
+}
+
+INGLE_API int ingle_document_attention_grad(const DocumentsGradArgs* a) {
+  return guarded([&] {
+    return for_each_head(*a, a->width + a->value + 2 * QUERIES, 2.5, attend_grad);
+  });
+}
