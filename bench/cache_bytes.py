@@ -12,7 +12,7 @@ import torch
 from ingle.engine.cache import LatentCache
 from ingle.models import load_model
 from ingle.models.batch import PAGE_TOKENS
-from ingle.models.config import DeepseekV3Config
+from ingle.models.deepseek_v3 import DeepseekV3Config
 
 
 def row(name: str, c: DeepseekV3Config, dtype: torch.dtype, pages: int) -> str:

@@ -25,7 +25,7 @@ import httpx
 import torch
 
 from ingle.models import read_config, resolve_model
-from ingle.models.config import DeepseekV3Config
+from ingle.models.deepseek_v3 import DeepseekV3Config
 from ingle.prompt.deepseek_r1 import encode_chat
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.tasks import sample

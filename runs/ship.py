@@ -17,7 +17,6 @@ import torch
 
 from ingle.engine.llm import LLM
 from ingle.models import load_model, save_model
-from ingle.models.config import count_parameters
 from ingle.tasks import TASKS, examples
 from ingle.training.evaluate import Evaluation, evaluate
 
@@ -78,7 +77,7 @@ tags: [deepseek_v3, reasoning, arithmetic]
 
 A very small model of DeepSeek-V3's architecture (multi-head latent attention, {config.n_routed_experts}
 experts with {config.num_experts_per_tok} chosen and one shared, auxiliary-loss-free balance, one multi-token-prediction
-module): {count_parameters(config):,} parameters. It thinks in short checkable lines and then answers. It was trained
+module): {config.count_parameters():,} parameters. It thinks in short checkable lines and then answers. It was trained
 from random weights by this repository, on two CPU cores, on problems this repository generates;
 no other text was used.
 

@@ -33,12 +33,14 @@ _F32, _BF16, _I32 = torch.float32, torch.bfloat16, torch.int32
 # Fields of the argument structs in native/api.h: q is a pointer or an integer, d a double.
 _linear_args = Struct("7q").pack
 _norm_args = Struct("5qdq").pack
-_rope_args = Struct("9q").pack
+_rope_args = Struct("10q").pack
 _latent_args = Struct("6qd8q").pack
 _attention_args = Struct("18qdq").pack
+_keys_args = Struct("8q").pack
+_grouped_args = Struct("14qdq").pack
 _documents_args = Struct("8qd2q").pack
 _documents_grad_args = Struct("8qd5q").pack
-_route_args = Struct("11qd2q").pack
+_route_args = Struct("12qd2q").pack
 _mlp_args = Struct("9q").pack
 _experts_args = Struct("12q").pack
 
@@ -47,8 +49,8 @@ _linear, _rms_norm, _rope, _write_latent = map(
     bound, ("linear", "rms_norm", "rope", "write_latent")
 )
 _mla_attention, _route, _mlp, _experts = map(bound, ("mla_attention", "route", "mlp", "experts"))
-_document_attention, _document_attention_grad = map(
-    bound, ("document_attention", "document_attention_grad")
+_write_keys, _gqa_attention, _document_attention, _document_attention_grad = map(
+    bound, ("write_keys", "gqa_attention", "document_attention", "document_attention_grad")
 )
 
 if LIBRARY:
@@ -152,17 +154,20 @@ def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     return y
 
 
-def rope_(x_NHQ: Tensor, cos_TR: Tensor, sin_TR: Tensor, positions_N: Tensor) -> None:
+def rope_(
+    x_NHQ: Tensor, cos_TR: Tensor, sin_TR: Tensor, positions_N: Tensor, half_split: bool = False
+) -> None:
     """Rotate the last R of Q values of every head in place; equal to `reference` bit for bit.
 
     Raises IndexError for a position outside the tables.
     """
     if not (_native(x_NHQ, cos_TR) and x_NHQ.is_contiguous() and _tables(cos_TR, sin_TR)):
-        return reference.rope_(x_NHQ, cos_TR, sin_TR, positions_N)
+        return reference.rope_(x_NHQ, cos_TR, sin_TR, positions_N, half_split)
     table, half = cos_TR.shape
     positions = _ints(positions_N)
     tables = cos_TR.data_ptr(), sin_TR.data_ptr(), half, table
-    packed = _rope_args(x_NHQ.data_ptr(), *x_NHQ.shape, *tables, positions.data_ptr())
+    places = positions.data_ptr(), half_split
+    packed = _rope_args(x_NHQ.data_ptr(), *x_NHQ.shape, *tables, *places)
     check(_rope(packed))
 
 
@@ -226,29 +231,58 @@ def mla_attention(
     return y
 
 
-def route(
-    x_ND: Tensor,
-    gate_ED: Tensor,
-    bias_E: Tensor,
-    n_group: int,
-    topk_group: int,
-    top_k: int,
-    norm_topk_prob: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    """DeepSeek-V3 routing (arXiv 2412.19437, section 2.1.2): ids [N, K] int32, weights fp32."""
-    fits = _native(x_ND, gate_ED) and bias_E.is_cpu and x_ND.shape[-1] == gate_ED.shape[1]
-    if not fits:
-        return reference.route(
-            x_ND, gate_ED, bias_E, n_group, topk_group, top_k, norm_topk_prob, scale
+def write_keys(k_NKQ: Tensor, v_NKV: Tensor, slots_N: Tensor, cache_PGC: Tensor) -> None:
+    """Store rotated keys and values of each row; raises IndexError for a slot outside the cache."""
+    if not _native(k_NKQ, cache_PGC) or not _alike(k_NKQ, v_NKV):
+        return reference.write_keys(k_NKQ, v_NKV, slots_N, cache_PGC)
+    k, v, slots = k_NKQ.contiguous(), v_NKV.contiguous(), _ints(slots_N)
+    pages, page_tokens, channels = cache_PGC.shape
+    cache = cache_PGC.data_ptr(), cache_PGC.dtype is _BF16, pages * page_tokens
+    row = k.data_ptr(), v.data_ptr(), k.shape[0], channels // 2
+    check(_write_keys(_keys_args(*row, slots.data_ptr(), *cache)))
+
+
+def gqa_attention(
+    q_NHQ: Tensor, cache_PGC: Tensor, pages_SP: Tensor, sequence_N: Tensor, positions_N: Tensor,
+    key_heads: int, scale: float,
+) -> Tensor:  # fmt: skip
+    """Grouped-query attention over paged keys and values (arXiv 2305.13245).
+
+    Online softmax over blocks of at most 64 positions, from position 0 on. Raises IndexError when
+    a row leads outside the page table or the cache.
+    """
+    if not _native(q_NHQ, cache_PGC):
+        return reference.gqa_attention(
+            q_NHQ, cache_PGC, pages_SP, sequence_N, positions_N, key_heads, scale
         )
-    x, bias = x_ND.contiguous(), bias_E.float().contiguous()
+    q, pages = q_NHQ.contiguous(), _ints(pages_SP)
+    sequence, positions = _ints(sequence_N), _ints(positions_N)
+    y = q.new_empty(q.shape[0], q.shape[1] * q.shape[2])
+    cache = cache_PGC.data_ptr(), cache_PGC.dtype is _BF16, *cache_PGC.shape[:2]
+    table = pages.data_ptr(), *pages.shape, sequence.data_ptr(), positions.data_ptr()
+    row = q.data_ptr(), *q.shape, key_heads
+    check(_gqa_attention(_grouped_args(*row, *cache, *table, scale, y.data_ptr())))
+    return y
+
+
+def route(
+    x_ND: Tensor, gate_ED: Tensor, bias_E: Tensor | None, n_group: int, topk_group: int, top_k: int,
+    norm_topk_prob: bool, scale: float, scoring: str = "sigmoid",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Choose experts as V3 or V2 do: ids [N, K] int32, weights fp32; see `reference.route`."""
+    fits = _native(x_ND, gate_ED) and x_ND.shape[-1] == gate_ED.shape[1]
+    if not (fits and (bias_E is None or bias_E.is_cpu)):
+        return reference.route(
+            x_ND, gate_ED, bias_E, n_group, topk_group, top_k, norm_topk_prob, scale, scoring
+        )
+    x, bias = x_ND.contiguous(), None if bias_E is None else bias_E.float().contiguous()
     weights_NK = x.new_empty(x.shape[0], top_k)
     ids_NK = torch.empty_like(weights_NK, dtype=_I32)
-    gate = gate_ED.data_ptr(), gate_ED.dtype is _BF16, bias.data_ptr(), gate_ED.shape[0]
-    choice = n_group, topk_group, top_k, norm_topk_prob, scale
+    gate = gate_ED.data_ptr(), gate_ED.dtype is _BF16, 0 if bias is None else bias.data_ptr()
+    choice = n_group, topk_group, top_k, norm_topk_prob, scoring == "softmax", scale
     chosen = ids_NK.data_ptr(), weights_NK.data_ptr()
-    check(_route(_route_args(x.data_ptr(), *x.shape, *gate, *choice, *chosen)))
+    packed = _route_args(x.data_ptr(), *x.shape, *gate, gate_ED.shape[0], *choice, *chosen)
+    check(_route(packed))
     return ids_NK, weights_NK
 
 

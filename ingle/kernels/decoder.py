@@ -28,7 +28,7 @@ _FEEDS = ("router", "experts_gate_up", "experts_down", "gate", "up", "down")
 _ALIKE = (("gate", "up", "down"), ("experts_gate_up", "experts_down"))
 
 # The structs Shape, Layer and DecoderArgs of native/api.h.
-_pack_shape = Struct("13q4d").pack
+_pack_shape = Struct("14q4d").pack
 _pack_layer = Struct("32q").pack
 _pack_arguments = Struct("19q").pack
 _decoder = bound("decoder")
@@ -51,6 +51,7 @@ class DecoderShape:
     top_groups: int
     top_k: int
     normalise: bool
+    softmax: bool
     route_scale: float
     eps: float
     latent_eps: float

@@ -10,10 +10,10 @@ from pathlib import Path
 
 from ingle.kernels.build import SOURCES, runnable_targets
 
-_ABI_VERSION = 2  # ingle_abi_version in native/library.cpp
+_ABI_VERSION = 3  # ingle_abi_version in native/library.cpp
 _KERNELS = (
     "linear", "rms_norm", "rope", "write_latent", "mla_attention", "route", "mlp", "experts",
-    "document_attention", "document_attention_grad", "decoder",
+    "write_keys", "gqa_attention", "document_attention", "document_attention_grad", "decoder",
 )  # fmt: skip
 
 

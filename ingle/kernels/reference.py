@@ -2,7 +2,8 @@
 
 Legend: N rows, I/O in/out features, D model width, H heads, L kv_lora_rank, R rope width,
 Q = qk_nope + R, V v_head_dim, E experts, K chosen experts, F expert width, S sequences, P pages,
-G page tokens, C = L + R cached values per token. Statistics and routing are fp32.
+G page tokens, C cached values per token (L + R; in grouped-query attention 2 K Q, K key heads).
+Statistics and routing are fp32.
 """
 
 from __future__ import annotations
@@ -31,16 +32,22 @@ def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     return weight_D * x.to(x_ND.dtype)
 
 
-def rope_(x_NHQ: Tensor, cos_TR: Tensor, sin_TR: Tensor, positions_N: Tensor) -> None:
-    """Rotate the last R of Q values of every head in place, interleaved pairs (x0,x1),(x2,x3)...
+def rope_(
+    x_NHQ: Tensor, cos_TR: Tensor, sin_TR: Tensor, positions_N: Tensor, half_split: bool = False
+) -> None:
+    """Rotate the last R of Q values of every head in place.
 
+    Pairs are neighbours, (x0,x1), (x2,x3)..., or with half_split (x[i], x[i + R/2]).
     cos_TR, sin_TR: [positions, R/2] fp32 tables.
     """
     half = cos_TR.shape[-1]
     cos, sin = cos_TR[positions_N.long(), None], sin_TR[positions_N.long(), None]
     rope = x_NHQ[..., -2 * half :]
-    even, odd = rope[..., 0::2].float(), rope[..., 1::2].float()
-    rope[..., 0::2], rope[..., 1::2] = even * cos - odd * sin, even * sin + odd * cos
+    first, second = (
+        (rope[..., :half], rope[..., half:]) if half_split else (rope[..., 0::2], rope[..., 1::2])
+    )
+    a, b = first.float(), second.float()
+    first[:], second[:] = a * cos - b * sin, a * sin + b * cos
 
 
 def write_latent(
@@ -96,6 +103,35 @@ def mla_attention(
     return out.flatten(1)
 
 
+def write_keys(k_NKQ: Tensor, v_NKV: Tensor, slots_N: Tensor, cache_PGC: Tensor) -> None:
+    """Store rotated keys and values of each row: all keys, then all values."""
+    flat = cache_PGC.view(-1, cache_PGC.shape[-1])
+    flat[slots_N.long()] = torch.cat([k_NKQ.flatten(1), v_NKV.flatten(1)], -1).to(flat.dtype)
+
+
+def gqa_attention(
+    q_NHQ: Tensor, cache_PGC: Tensor, pages_SP: Tensor, sequence_N: Tensor, positions_N: Tensor,
+    key_heads: int, scale: float,
+) -> Tensor:  # fmt: skip
+    """Grouped-query attention over paged keys and values (arXiv 2305.13245).
+
+    Row n sees positions 0..positions_N[n] of its sequence. Returns [N, H * Q] in q's dtype.
+    """
+    rows, heads, width = q_NHQ.shape
+    out_NHQ = torch.empty(rows, heads, width)
+    for n in range(rows):
+        length = int(positions_N[n]) + 1
+        pages = pages_SP[sequence_N[n].long()].long()[: -(-length // cache_PGC.shape[1])]
+        cached_TC = cache_PGC[pages].flatten(0, 1)[:length].float()
+        k_KTQ, v_KTQ = (
+            part.view(length, key_heads, width).transpose(0, 1) for part in cached_TC.chunk(2, -1)
+        )
+        q_KHQ = q_NHQ[n].float().view(key_heads, -1, width)
+        weights_KHT = torch.softmax(q_KHQ @ k_KTQ.mT * scale, -1)
+        out_NHQ[n] = (weights_KHT @ v_KTQ).view(heads, width)
+    return out_NHQ.to(q_NHQ.dtype).flatten(1)
+
+
 def document_attention(
     q_THQ: Tensor, k_THQ: Tensor, v_THV: Tensor, starts_T: Tensor, scale: float
 ) -> tuple[Tensor, Tensor]:
@@ -131,25 +167,23 @@ def _visible(starts_T: Tensor) -> Tensor:
 
 
 def route(
-    x_ND: Tensor,
-    gate_ED: Tensor,
-    bias_E: Tensor,
-    n_group: int,
-    topk_group: int,
-    top_k: int,
-    norm_topk_prob: bool,
-    scale: float,
-) -> tuple[Tensor, Tensor]:
-    """DeepSeek-V3 routing (arXiv 2412.19437, section 2.1.2): ids [N, K] int32, weights fp32.
+    x_ND: Tensor, gate_ED: Tensor, bias_E: Tensor | None, n_group: int, topk_group: int, top_k: int,
+    norm_topk_prob: bool, scale: float, scoring: str = "sigmoid",
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """Choose experts: ids [N, K] int32 and their weights fp32.
 
-    Scores are sigmoids; the bias only chooses. A group counts by the sum of its two best choices;
-    groups outside the best `topk_group` cannot be chosen.
+    V3 (arXiv 2412.19437, section 2.1.2): scores are sigmoids, the bias only chooses, a group counts
+    by the sum of its two best choices. V2 (arXiv 2405.04434, section 2.1.3): "softmax", a group
+    counts by its best. Groups outside the best `topk_group` cannot be chosen.
     """
-    scores_NE = torch.sigmoid(F.linear(x_ND.float(), gate_ED.float()))
-    choice_NE = scores_NE + bias_E.float()
+    logits_NE = F.linear(x_ND.float(), gate_ED.float())
+    sigmoid = scoring == "sigmoid"
+    scores_NE = torch.sigmoid(logits_NE) if sigmoid else torch.softmax(logits_NE, -1)
+    choice_NE = scores_NE if bias_E is None else scores_NE + bias_E.float()
     if n_group > 1:
         grouped_NGE = choice_NE.unflatten(-1, (n_group, -1))
-        group_NG = grouped_NGE.topk(min(2, grouped_NGE.shape[-1]), -1).values.sum(-1)
+        best = min(2 if sigmoid else 1, grouped_NGE.shape[-1])
+        group_NG = grouped_NGE.topk(best, -1).values.sum(-1)
         keep = torch.zeros_like(group_NG, dtype=torch.bool)
         keep.scatter_(1, group_NG.topk(topk_group, -1).indices, True)
         choice_NE = grouped_NGE.masked_fill(~keep[..., None], float("-inf")).flatten(1)

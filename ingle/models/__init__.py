@@ -1,4 +1,4 @@
-"""What a model is: one module per family, named by its `model_type`."""
+"""What a model is: one config per family in the module named by its `model_type`, one decoder."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from pathlib import Path
 import torch
 
 from ingle.errors import ModelNotFoundError
-from ingle.models.config import DeepseekV3Config, read_config
-from ingle.models.deepseek_v3 import DeepseekV3ForCausalLM
+from ingle.models.causal_lm import CausalLM
+from ingle.models.config import ModelConfig
+from ingle.models.deepseek_v3 import DeepseekV3Config
 from ingle.models.load import load_model, save_model
+from ingle.models.read import read_config
 
 __all__ = [
+    "CausalLM",
     "DeepseekV3Config",
-    "DeepseekV3ForCausalLM",
+    "ModelConfig",
     "build_model",
     "load_model",
     "read_config",
@@ -22,13 +25,11 @@ __all__ = [
 ]
 
 
-def build_model(config: DeepseekV3Config, seed: int = 0, kernels: str = "auto") -> (
-    DeepseekV3ForCausalLM
-):  # fmt: skip
+def build_model(config: ModelConfig, seed: int = 0, kernels: str = "auto") -> CausalLM:
     """A freshly initialised model in fp32, ready to train."""
-    from ingle.models.deepseek_v3 import initialise
+    from ingle.models.causal_lm import initialise
 
-    model = DeepseekV3ForCausalLM(config, kernels)
+    model = CausalLM(config, kernels)
     initialise(model, torch.Generator().manual_seed(seed))
     return model
 

@@ -1,211 +1,34 @@
-"""DeepSeek-V3 and R1: one module that trains (naive attention, autograd) and serves (absorbed
-attention over a paged latent cache). Parameter names are those of the official checkpoints, but
-for the experts of a layer, which are two stacked weights here (see weights/names.py).
-
-Legend: B batch, T tokens, D model width, V vocabulary, N rows of a step, C cached values a token.
+"""DeepSeek-V3, V3-0324, R1, R1-0528, V3.1 (arXiv 2412.19437): MLA, sigmoid scores with a selection
+bias, groups that count by their two best experts, and multi-token prediction. What we train is one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from types import ModuleType
-from typing import Any, Self
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
-import torch
-from torch import Tensor, nn
-
-from ingle import kernels
-from ingle.kernels.decoder import Decoder, DecoderShape
-from ingle.models.batch import PAGE_TOKENS, StepBatch
-from ingle.models.config import DeepseekV3Config
-from ingle.models.layers.block import DecoderLayer, MTPLayer
-from ingle.models.layers.mla import LATENT_EPS
-from ingle.models.layers.norm import RMSNorm
-from ingle.models.layers.rope import rotary_tables, softmax_scale
+from ingle.models.config import WithExperts, WithMLA
 
 
-class Backbone(nn.Module):
-    """Embedding, decoder layers, MTP layers after them, final norm."""
+@dataclass(frozen=True, kw_only=True)
+class DeepseekV3Config(WithExperts, WithMLA):
+    """Sizes of a `deepseek_v3` model."""
 
-    def __init__(self, config: DeepseekV3Config, head: nn.Linear) -> None:
-        super().__init__()
-        depth = config.num_hidden_layers
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
-        layers: list[DecoderLayer] = [DecoderLayer(config, i) for i in range(depth)]
-        layers += [
-            MTPLayer(config, depth + i, self.embed_tokens, head)
-            for i in range(config.num_nextn_predict_layers)
-        ]
-        self.layers = nn.ModuleList(layers)
-        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+    model_type = "deepseek_v3"
+    architecture = "DeepseekV3ForCausalLM"
+    fixed: ClassVar[dict[str, Any]] = {
+        "hidden_act": "silu", "attention_bias": False, "scoring_func": "sigmoid",
+        "topk_method": "noaux_tc", "rope_interleave": True,
+    }  # fmt: skip
+    scoring = "sigmoid"
+    router_bias = True
 
-
-class DeepseekV3ForCausalLM(nn.Module):
-    """The model. `forward` is the reference path; `step` serves.
-
-    `kernel_tier`: "auto", "cpu" or "reference" (ingle/kernels).
-    """
-
-    def __init__(self, config: DeepseekV3Config, kernel_tier: str = "auto") -> None:
-        super().__init__()
-        self.config = config
-        self.kernels: ModuleType = kernels.select(kernel_tier)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
-        self.model = Backbone(config, self.lm_head)
-        if config.tie_word_embeddings:
-            self.lm_head.weight = self.model.embed_tokens.weight
-        self._tables: tuple[Tensor, Tensor] | None = None
-        self._decoders: tuple[Decoder | None, Decoder | None] | None = None
+    num_nextn_predict_layers: int = 0
+    norm_topk_prob: bool = True
+    initializer_range: float = 0.006  # DeepSeek-V2's and V3's own value
+    bos_token_id: int | None = 0
+    eos_token_id: int | tuple[int, ...] | None = 1
 
     @property
-    def num_mtp(self) -> int:
-        return self.config.num_nextn_predict_layers
-
-    def tables(self) -> tuple[Tensor, Tensor]:
-        """cos and sin of every position of the context, each [positions, rope/2] fp32."""
-        if self._tables is None:
-            c = self.config
-            self._tables = rotary_tables(
-                c.max_position_embeddings, c.qk_rope_head_dim, c.rope_theta, c.yarn
-            )
-        return self._tables
-
-    # The reference path: whole sequences, differentiable.
-
-    def forward(self, tokens_BT: Tensor, starts_T: Tensor | None = None) -> Tensor:
-        """Logits [B, T, V]. starts_T makes one row a stream of packed documents: it holds the
-        index of the first token of each token's document (int32)."""
-        return self.logits(self.hidden(tokens_BT, starts_T))
-
-    def hidden(self, tokens_BT: Tensor, starts_T: Tensor | None = None) -> Tensor:
-        """Hidden states [B, T, D] before the final norm (the MTP modules start from these)."""
-        cos, sin = self._rows_of_tables(tokens_BT.shape[1], starts_T)
-        x_BTD = self.model.embed_tokens(tokens_BT)
-        for layer in self.model.layers[: self.config.num_hidden_layers]:
-            x_BTD = layer(x_BTD, cos, sin, starts_T)
-        return x_BTD
-
-    def mtp_hidden(
-        self, hidden_BTD: Tensor, next_BT: Tensor, starts_T: Tensor | None = None
-    ) -> Tensor:
-        """First MTP module over whole sequences; next_BT[t] is the token at position t + 1."""
-        cos, sin = self._rows_of_tables(next_BT.shape[1], starts_T)
-        mtp = self._mtp()
-        return mtp(mtp.merge(hidden_BTD, next_BT), cos, sin, starts_T)
-
-    def _rows_of_tables(self, length: int, starts_T: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Rotary tables of `length` tokens; positions count from each document's start."""
-        cos, sin = self.tables()
-        if starts_T is None:
-            return cos[:length], sin[:length]
-        positions_T = torch.arange(length) - starts_T
-        return cos[positions_T], sin[positions_T]
-
-    # Shared by both paths.
-
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Final norm and head, on any shape [..., D]."""
-        return self._head(hidden, self.model.norm, self.lm_head)
-
-    def mtp_logits(self, hidden: Tensor) -> Tensor:
-        """Norm and head of the MTP module."""
-        head = self._mtp().shared_head
-        return self._head(hidden, head.norm, head.head)
-
-    def _head(self, hidden: Tensor, norm: RMSNorm, head: nn.Linear) -> Tensor:
-        if hidden.requires_grad or hidden.dim() != 2:
-            return head(norm(hidden))
-        k = self.kernels
-        return k.linear(k.rms_norm(hidden, norm.weight, norm.eps), head.weight)
-
-    def _layer(self, index: int) -> DecoderLayer:
-        layer = self.model.layers[index]
-        assert isinstance(layer, DecoderLayer)
-        return layer
-
-    def _mtp(self) -> MTPLayer:
-        layer = self.model.layers[self.config.num_hidden_layers]
-        assert isinstance(layer, MTPLayer)
-        return layer
-
-    # The serving path: flat rows over a paged cache.
-
-    def cache_shape(self, pages: int) -> tuple[int, int, int, int]:
-        """Shape of the main model's latent cache: [layers, pages, PAGE_TOKENS, C]."""
-        c = self.config
-        return (c.num_hidden_layers, pages, PAGE_TOKENS, c.cache_width)
-
-    @torch.no_grad()
-    def step(self, batch: StepBatch, cache_LPGC: Tensor) -> Tensor:
-        """Run the rows of one engine step; returns hidden states [N, D] before the final norm."""
-        tables = self.tables()
-        x_ND = self.model.embed_tokens(batch.tokens_N)
-        x_ND = x_ND.to(self.kernels.activation_dtype(x_ND.dtype))
-        main, _ = self._whole_decoders()
-        if main is not None:
-            main(x_ND, batch, cache_LPGC, tables)
-            return x_ND
-        for index in range(self.config.num_hidden_layers):
-            layer = self._layer(index)
-            x_ND = layer.step(x_ND, batch, cache_LPGC[index], tables, self.kernels)
-        return x_ND
-
-    @torch.no_grad()
-    def mtp_step(self, hidden_ND: Tensor, batch: StepBatch, cache_PGC: Tensor) -> Tensor:
-        """Run the MTP module on rows whose tokens_N are the tokens *after* positions_N.
-
-        Writes the module's own latents at positions_N; the result [N, D] goes to `mtp_logits`, and
-        back in as hidden_ND to draft one token further.
-        """
-        mtp = self._mtp()
-        x_ND = mtp.merge_step(hidden_ND, batch.tokens_N, self.kernels)
-        _, whole = self._whole_decoders()
-        if whole is not None:
-            whole(x_ND, batch, cache_PGC[None], self.tables())
-            return x_ND
-        return mtp.step(x_ND, batch, cache_PGC, self.tables(), self.kernels)
-
-    def _whole_decoders(self) -> tuple[Decoder | None, Decoder | None]:
-        """The main layers and the MTP layer as one call each, where the kernels can do that."""
-        if self._decoders is None:
-            depth = self.config.num_hidden_layers
-            shape = decoder_shape(self.config)
-            weights = [self._layer(i).weights() for i in range(len(self.model.layers))]
-            mtp = weights[depth : depth + 1]
-            self._decoders = (
-                self.kernels.decoder(shape, weights[:depth]),
-                self.kernels.decoder(shape, mtp) if mtp else None,
-            )
-        return self._decoders
-
-    def _apply(self, fn: Callable, recurse: bool = True) -> Self:
-        """Weights are about to move (`to`, `float`, ...): forget their addresses."""
-        self._decoders = None
-        return super()._apply(fn, recurse)
-
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        """As in torch; weights may be replaced, so their addresses are forgotten."""
-        self._decoders = None
-        return super().load_state_dict(*args, **kwargs)
-
-
-def decoder_shape(c: DeepseekV3Config) -> DecoderShape:
-    """The sizes of a config's layers."""
-    return DecoderShape(
-        width=c.hidden_size, heads=c.num_attention_heads, query=c.qk_head_dim,
-        q_rank=c.q_lora_rank or 0, rank=c.kv_lora_rank, channels=c.cache_width,
-        value=c.v_head_dim, experts=c.n_routed_experts, expert_inner=c.moe_intermediate_size,
-        groups=c.n_group, top_groups=c.topk_group, top_k=c.num_experts_per_tok,
-        normalise=c.norm_topk_prob, route_scale=c.routed_scaling_factor, eps=c.rms_norm_eps,
-        latent_eps=LATENT_EPS, scale=softmax_scale(c.qk_head_dim, c.yarn),
-    )  # fmt: skip
-
-
-@torch.no_grad()
-def initialise(model: DeepseekV3ForCausalLM, generator: torch.Generator) -> None:
-    """DeepSeek's initialisation: normal with `initializer_range`, norms one, router bias zero."""
-    for name, parameter in model.named_parameters():
-        if name.endswith("norm.weight"):
-            parameter.fill_(1.0)
-        else:
-            parameter.normal_(0.0, model.config.initializer_range, generator=generator)
+    def mtp_layers(self) -> int:
+        return self.num_nextn_predict_layers

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from ingle.errors import WeightsError
-from ingle.models.config import DeepseekV3Config, read_config
-from ingle.models.deepseek_v3 import DeepseekV3ForCausalLM
+from ingle.models.causal_lm import CausalLM
+from ingle.models.config import ModelConfig, WithExperts
+from ingle.models.deepseek_v3 import DeepseekV3Config
 from ingle.models.layers.block import MTPLayer
+from ingle.models.read import read_config
 from ingle.weights.names import stack_experts, unstack_experts
 from ingle.weights.safetensors import read_tensors, save_tensors, weight_files
 
@@ -20,7 +23,7 @@ _FP32 = "e_score_correction_bias"  # routing stays fp32 whatever the weights are
 
 def load_model(
     path: str | Path | None = None, dtype: torch.dtype = torch.float32, kernels: str = "auto"
-) -> DeepseekV3ForCausalLM:
+) -> CausalLM:
     """Load a model folder for inference: `model(tokens_BT) -> logits_BTV`.
 
     path: a folder in Hugging Face layout, None for the shipped reasoner. Raises
@@ -35,19 +38,20 @@ def load_model(
         for name, tensor in read_tensors(file):
             wide = name.endswith(_FP32)
             tensors[name] = tensor.to(torch.float32 if wide else dtype, copy=True)
-    tensors = stack_experts(tensors, config.n_routed_experts)
+    if isinstance(config, WithExperts):
+        tensors = stack_experts(tensors, config.n_routed_experts)
     mtp_prefix = f"model.layers.{config.num_hidden_layers}."
-    if not any(name.startswith(mtp_prefix) for name in tensors):
+    if config.mtp_layers and not any(name.startswith(mtp_prefix) for name in tensors):
         # a checkpoint may announce its MTP module and leave it out (transformers drops it)
         config = _without_mtp(config)
     with torch.device("meta"):
-        model = DeepseekV3ForCausalLM(config, kernels)
+        model = CausalLM(config, kernels)
     _untie_mtp(model, tensors)
     _assign(model, tensors)
     return model.eval().requires_grad_(False)
 
 
-def save_model(model: DeepseekV3ForCausalLM, folder: Path, dtype: torch.dtype) -> None:
+def save_model(model: CausalLM, folder: Path, dtype: torch.dtype) -> None:
     """Write `config.json` and `model.safetensors` that DeepSeek's own names can read back."""
     folder.mkdir(parents=True, exist_ok=True)
     state = {
@@ -61,16 +65,15 @@ def save_model(model: DeepseekV3ForCausalLM, folder: Path, dtype: torch.dtype) -
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n", "utf-8")
 
 
-def _without_mtp(config: DeepseekV3Config) -> DeepseekV3Config:
-    from dataclasses import replace
-
+def _without_mtp(config: ModelConfig) -> ModelConfig:
+    assert isinstance(config, DeepseekV3Config)
     return replace(config, num_nextn_predict_layers=0)
 
 
-def _untie_mtp(model: DeepseekV3ForCausalLM, tensors: dict[str, Tensor]) -> None:
+def _untie_mtp(model: CausalLM, tensors: dict[str, Tensor]) -> None:
     """An MTP layer shares embedding and head with the model, unless its copies differ."""
     c = model.config
-    for index in range(c.num_hidden_layers, c.num_hidden_layers + c.num_nextn_predict_layers):
+    for index in range(c.num_hidden_layers, c.num_hidden_layers + c.mtp_layers):
         layer = model.model.layers[index]
         assert isinstance(layer, MTPLayer)
         prefix = f"model.layers.{index}."
@@ -89,7 +92,7 @@ def _untie_mtp(model: DeepseekV3ForCausalLM, tensors: dict[str, Tensor]) -> None
                     layer.shared_head.head = nn.Linear(copy.shape[1], copy.shape[0], bias=False)
 
 
-def _assign(model: DeepseekV3ForCausalLM, tensors: dict[str, Tensor]) -> None:
+def _assign(model: CausalLM, tensors: dict[str, Tensor]) -> None:
     """Put every tensor in its place, checking that none is missing, left over or misshapen."""
     if model.config.tie_word_embeddings:
         tensors.setdefault("lm_head.weight", tensors["model.embed_tokens.weight"])

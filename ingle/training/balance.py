@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ingle.models.deepseek_v3 import DeepseekV3ForCausalLM
+from ingle.models.causal_lm import CausalLM
 from ingle.models.layers.moe import MoE
 
 
@@ -29,7 +29,7 @@ class Balance:
 
 
 @torch.no_grad()
-def update_router_biases(model: DeepseekV3ForCausalLM, speed: float) -> Balance:
+def update_router_biases(model: CausalLM, speed: float) -> Balance:
     """Move every layer's bias by its load since the last call, and start counting anew."""
     worst, dead = 0.0, 0
     for module in model.modules():
@@ -37,6 +37,7 @@ def update_router_biases(model: DeepseekV3ForCausalLM, speed: float) -> Balance:
             continue
         worst = max(worst, float(module.load_E.max() / module.load_E.mean() - 1))
         dead += int((module.load_E == 0).sum())
-        module.gate.e_score_correction_bias += bias_update(module.load_E, speed)
+        if (bias_E := module.gate.e_score_correction_bias) is not None:
+            bias_E += bias_update(module.load_E, speed)
         module.load_E.zero_()
     return Balance(worst, dead)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ingle.errors import WeightsError
 from ingle.models import save_model
-from ingle.models.deepseek_v3 import DeepseekV3ForCausalLM
+from ingle.models.causal_lm import CausalLM
 from ingle.training.optim import Optimizers
 from ingle.weights.safetensors import read_tensors, save_tensors
 
@@ -19,9 +19,7 @@ _STATE = "training.safetensors"
 _PROGRESS = "progress.json"
 
 
-def save_checkpoint(
-    folder: Path, model: DeepseekV3ForCausalLM, optimizers: Optimizers, step: int
-) -> None:
+def save_checkpoint(folder: Path, model: CausalLM, optimizers: Optimizers, step: int) -> None:
     """Write weights, optimiser state and step. `progress.json` is last and names the step of the
     other files, so that a crash in between is noticed instead of mixing two steps."""
     save_model(model, folder, torch.float32)
@@ -33,7 +31,7 @@ def save_checkpoint(
     os.replace(unfinished, folder / _PROGRESS)
 
 
-def load_checkpoint(folder: Path, model: DeepseekV3ForCausalLM, optimizers: Optimizers) -> int:
+def load_checkpoint(folder: Path, model: CausalLM, optimizers: Optimizers) -> int:
     """Restore model and optimisers in place; returns the number of finished steps, 0 for none."""
     if not (folder / _PROGRESS).exists():
         return 0
@@ -48,7 +46,7 @@ def load_checkpoint(folder: Path, model: DeepseekV3ForCausalLM, optimizers: Opti
     return step
 
 
-def load_weights(folder: Path, model: DeepseekV3ForCausalLM) -> None:
+def load_weights(folder: Path, model: CausalLM) -> None:
     """Copy a folder's weights into a model that is being trained."""
     from ingle.models import load_model
 
@@ -62,6 +60,6 @@ def load_weights(folder: Path, model: DeepseekV3ForCausalLM) -> None:
             target.copy_(value)
 
 
-def expert_loads(model: DeepseekV3ForCausalLM) -> list[Tensor]:
+def expert_loads(model: CausalLM) -> list[Tensor]:
     """The load counters of all expert layers, in order."""
     return [buffer for name, buffer in model.named_buffers() if name.endswith("load_E")]

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 
 from ingle.models import build_model
-from ingle.models.config import DeepseekV3Config
-from ingle.models.deepseek_v3 import DeepseekV3ForCausalLM
+from ingle.models.causal_lm import CausalLM
+from ingle.models.deepseek_v3 import DeepseekV3Config
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import Balance, update_router_biases
 from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -62,9 +62,7 @@ class Run:
         return 0.0 if step >= self.steps * (1 - self.bias_freeze) else self.bias_speed
 
 
-def train(
-    run: Run, folder: Path, compiled: bool = True, stop_after: int | None = None
-) -> DeepseekV3ForCausalLM:
+def train(run: Run, folder: Path, compiled: bool = True, stop_after: int | None = None) -> CausalLM:
     """Run, or go on with, a training run in `folder`; returns the trained model.
 
     Leaves a model folder that serves as it is, `metrics.jsonl` and `report.html`. stop_after ends

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ingle.models.deepseek_v3 import DeepseekV3ForCausalLM
+from ingle.models.causal_lm import CausalLM
 from ingle.training.data import PackedBatch
 
 
@@ -28,7 +28,7 @@ def shift_targets(tokens_T: Tensor, targets_T: Tensor, starts_T: Tensor) -> tupl
 
 
 def training_loss(
-    model: DeepseekV3ForCausalLM, batch: PackedBatch, mtp_weight: float, mtp_tokens: int
+    model: CausalLM, batch: PackedBatch, mtp_weight: float, mtp_tokens: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`L_main + mtp_weight * L_mtp` (arXiv 2412.19437, section 2.2), then both parts.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ingle.errors import IngleError
-from ingle.models.config import DeepseekV3Config
+from ingle.models.deepseek_v3 import DeepseekV3Config
 
 VOCABULARY = 512
 

@@ -12,7 +12,7 @@ from ingle.engine.config import EngineConfig
 from ingle.engine.engine import Engine
 from ingle.engine.request import Request, SamplingParams
 from ingle.kernels import cpu
-from ingle.models import DeepseekV3Config, DeepseekV3ForCausalLM, build_model
+from ingle.models import CausalLM, DeepseekV3Config, build_model
 from ingle.models.batch import PAGE_TOKENS, StepBatch
 from tests.engine.drive import Done, run
 
@@ -40,7 +40,7 @@ CONFIG = DeepseekV3Config(
 
 
 @pytest.fixture(scope="module", params=["reference", "cpu"])
-def model(request: pytest.FixtureRequest) -> Iterator[DeepseekV3ForCausalLM]:
+def model(request: pytest.FixtureRequest) -> Iterator[CausalLM]:
     if request.param == "cpu" and not cpu.available():
         pytest.skip(cpu.unavailable_reason())
     threads = torch.get_num_threads()
@@ -49,7 +49,7 @@ def model(request: pytest.FixtureRequest) -> Iterator[DeepseekV3ForCausalLM]:
     torch.set_num_threads(threads)
 
 
-def bitwise(model: DeepseekV3ForCausalLM) -> bool:
+def bitwise(model: CausalLM) -> bool:
     return bool(model.kernels.name == "cpu")
 
 
@@ -77,7 +77,7 @@ def requests(count: int, max_tokens: int = 40) -> list[Request]:
     ]
 
 
-def assert_same(model: DeepseekV3ForCausalLM, a: Done, b: Done) -> None:
+def assert_same(model: CausalLM, a: Done, b: Done) -> None:
     """Equal tokens; equal log-probabilities too, to the bit where the kernels promise it."""
     assert a.ids == b.ids and len(a.ids) > 0
     for one, two in zip(a.tokens, b.tokens, strict=True):
@@ -88,13 +88,13 @@ def assert_same(model: DeepseekV3ForCausalLM, a: Done, b: Done) -> None:
 
 
 @cache
-def alone(model: DeepseekV3ForCausalLM, index: int, max_tokens: int = 40) -> Done:
+def alone(model: CausalLM, index: int, max_tokens: int = 40) -> Done:
     config = EngineConfig(speculative="off", prefix_cache=False)
     request = requests(index + 1, max_tokens)[index]
     return run(Engine(model, None, config), [request])[request.id]
 
 
-def test_prefill_equals_prefill_plus_decode_for_every_split(model: DeepseekV3ForCausalLM) -> None:
+def test_prefill_equals_prefill_plus_decode_for_every_split(model: CausalLM) -> None:
     length = 70
     ids, pages = prompt(length, 0), [3, 1]
     cache = torch.zeros(model.cache_shape(4))
@@ -116,21 +116,21 @@ def test_prefill_equals_prefill_plus_decode_for_every_split(model: DeepseekV3For
             torch.testing.assert_close(own, expected, rtol=1e-3, atol=1e-4)
 
 
-def test_greedy_decoding_is_the_naive_paths_argmax(model: DeepseekV3ForCausalLM) -> None:
+def test_greedy_decoding_is_the_naive_paths_argmax(model: CausalLM) -> None:
     request = requests(4)[3]
     ids = alone(model, 3).ids
     logits = model(torch.tensor([request.prompt + ids]))[0]
     assert logits[len(request.prompt) - 1 : -1].argmax(-1).tolist() == ids
 
 
-def test_alone_equals_in_a_full_batch_with_strangers(model: DeepseekV3ForCausalLM) -> None:
+def test_alone_equals_in_a_full_batch_with_strangers(model: CausalLM) -> None:
     config = EngineConfig(max_sequences=6, token_budget=90, speculative="off")
     outputs = run(Engine(model, None, config), requests(9))
     for index in range(9):
         assert_same(model, outputs[str(index)], alone(model, index))
 
 
-def test_cache_hit_equals_miss(model: DeepseekV3ForCausalLM) -> None:
+def test_cache_hit_equals_miss(model: CausalLM) -> None:
     engine = Engine(model, None, EngineConfig(speculative="on"))
     for again in (False, True):
         outputs = run(engine, requests(6))
@@ -142,7 +142,7 @@ def test_cache_hit_equals_miss(model: DeepseekV3ForCausalLM) -> None:
 
 
 @pytest.mark.parametrize("length", [1, 3])
-def test_speculative_equals_plain(model: DeepseekV3ForCausalLM, length: int) -> None:
+def test_speculative_equals_plain(model: CausalLM, length: int) -> None:
     config = EngineConfig(speculative="on", draft_length=length, max_sequences=5)
     engine = Engine(model, None, config)
     outputs = run(engine, requests(7))
@@ -151,7 +151,7 @@ def test_speculative_equals_plain(model: DeepseekV3ForCausalLM, length: int) -> 
         assert_same(model, outputs[str(index)], alone(model, index))
 
 
-def test_preemption_changes_nothing(model: DeepseekV3ForCausalLM) -> None:
+def test_preemption_changes_nothing(model: CausalLM) -> None:
     engine = Engine(model, None, EngineConfig(pages=8, max_sequences=5, speculative="on"))
     outputs = run(engine, requests(4, max_tokens=150))
     assert engine.stats().preemptions > 0
@@ -159,7 +159,7 @@ def test_preemption_changes_nothing(model: DeepseekV3ForCausalLM) -> None:
         assert_same(model, outputs[str(index)], alone(model, index, 150))
 
 
-def test_the_cache_takes_the_bytes_of_the_formula(model: DeepseekV3ForCausalLM) -> None:
+def test_the_cache_takes_the_bytes_of_the_formula(model: CausalLM) -> None:
     engine = Engine(model, None, EngineConfig(pages=9))
     c = CONFIG
     expected = c.num_hidden_layers * (c.kv_lora_rank + c.qk_rope_head_dim) * 4
@@ -172,7 +172,7 @@ def test_the_cache_takes_the_bytes_of_the_formula(model: DeepseekV3ForCausalLM) 
 
 
 def test_drafts_are_those_of_the_mtp_module_over_whole_sequences(
-    model: DeepseekV3ForCausalLM,
+    model: CausalLM,
 ) -> None:
     """The drafts that the engine verifies, recomputed by the module's reference path."""
     engine = Engine(model, None, EngineConfig(speculative="on"))

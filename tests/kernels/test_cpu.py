@@ -48,15 +48,16 @@ def test_rms_norm(kind: torch.dtype) -> None:
         near(cpu.rms_norm(x, w, 1e-6), reference.rms_norm(x, w.float(), 1e-6), 1e-6)
 
 
+@pytest.mark.parametrize("half_split", [False, True], ids=["neighbours", "halves"])
 @pytest.mark.parametrize("rope", [4, 6, 16, 64])
-def test_rope_is_bitwise_equal(rope: int) -> None:
+def test_rope_is_bitwise_equal(rope: int, half_split: bool) -> None:
     cos, sin = rope_tables(300, rope)
     for rows, heads, nope in [(0, 2, 8), (1, 1, 0), (7, 3, 5), (40, 8, 32)]:
         x = torch.randn(rows, heads, nope + rope)
         expected = x.clone()
         positions = torch.randint(0, 300, (rows,), dtype=torch.int32)
-        cpu.rope_(x, cos, sin, positions)
-        reference.rope_(expected, cos, sin, positions)
+        cpu.rope_(x, cos, sin, positions, half_split)
+        reference.rope_(expected, cos, sin, positions, half_split)
         assert torch.equal(x, expected)
 
 
@@ -116,15 +117,44 @@ def test_mla_attention_with_other_page_sizes(page_tokens: int) -> None:
     near(cpu.mla_attention(*arguments), reference.mla_attention(*arguments))
 
 
+@pytest.mark.parametrize("cache", WEIGHTS, ids=["cache fp32", "cache bf16"])
+@pytest.mark.parametrize(
+    "heads,key_heads,width", [(1, 1, 8), (4, 2, 16), (6, 2, 20), (28, 4, 128), (40, 1, 64)]
+)
+def test_grouped_attention(heads: int, key_heads: int, width: int, cache: torch.dtype) -> None:
+    spans = [(0, 1), (0, 70), (63, 1), (64, 2), (127, 3), (190, 20)]
+    channels = 2 * key_heads * width
+    case = paged(spans, heads, channels - 2, 2, width - 2, width, cache=cache)
+    q, _, cache_PGC, *table = case.arguments()
+    arguments = q, cache_PGC, *table, key_heads, case.scale
+    near(cpu.gqa_attention(*arguments), reference.gqa_attention(*arguments))
+
+
 @weights
+def test_write_keys(kind: torch.dtype) -> None:
+    k, v = torch.randn(7, 3, 10), torch.randn(7, 3, 10)
+    slots = torch.randperm(2 * 64)[:7].int()
+    ours, expected = (torch.zeros(2, 64, 60, dtype=kind) for _ in range(2))
+    cpu.write_keys(k, v, slots, ours)
+    reference.write_keys(k, v, slots, expected)
+    assert torch.equal(ours, expected)
+    with pytest.raises(IndexError):
+        cpu.write_keys(k, v, slots + 128, ours)
+
+
+@weights
+@pytest.mark.parametrize("scoring", ["sigmoid", "softmax"])
 @pytest.mark.parametrize("groups,top_groups", [(1, 1), (2, 1), (4, 2)])
 @pytest.mark.parametrize("normalise", [True, False])
-def test_route(groups: int, top_groups: int, normalise: bool, kind: torch.dtype) -> None:
+def test_route(
+    groups: int, top_groups: int, normalise: bool, scoring: str, kind: torch.dtype
+) -> None:
     for rows, width, count, top_k in [(1, 192, 8, 2), (50, 33, 16, 4), (20, 64, 64, 8)]:
         top_k = min(top_k, count // groups * top_groups)
         x, bias = torch.randn(rows, width), torch.randn(count) * 0.1
         gate = (torch.randn(count, width) / width**0.5).to(kind)
-        rest = bias, groups, top_groups, top_k, normalise, 2.5
+        chosen_by = None if scoring == "softmax" and groups == 2 else bias
+        rest = chosen_by, groups, top_groups, top_k, normalise, 2.5, scoring
         ids, shares = cpu.route(x, gate, *rest)
         expected_ids, expected = reference.route(x, gate.float(), *rest)
         assert ids.dtype == torch.int32 and torch.equal(ids, expected_ids)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ingle.models import build_model, load_model, save_model
 from ingle.models.batch import StepBatch
-from ingle.models.config import DeepseekV3Config
+from ingle.models.deepseek_v3 import DeepseekV3Config
 
 CONFIG = DeepseekV3Config(
     vocab_size=61, hidden_size=32, intermediate_size=48, moe_intermediate_size=16,

@@ -34,6 +34,7 @@ struct RopeArgs {
   const float *cos, *sin;
   index_t half, table;
   const int* positions;
+  index_t half_split;
 };
 
 struct LatentArgs {
@@ -56,6 +57,26 @@ struct AttentionArgs {
   index_t kv_b_bf16, rank, value;
   const void* cache;
   index_t cache_bf16, cache_pages, page_tokens, channels;
+  const int* table;
+  index_t sequences, table_pages;
+  const int *sequence, *positions;
+  double scale;
+  float* y;
+};
+
+struct KeysArgs {
+  const float *k, *v;
+  index_t rows, width;  // of k and of v
+  const int* slots;
+  void* cache;
+  index_t cache_bf16, total_slots;
+};
+
+struct GroupedArgs {
+  const float* q;
+  index_t rows, heads, width, key_heads;
+  const void* cache;
+  index_t cache_bf16, cache_pages, page_tokens;
   const int* table;
   index_t sequences, table_pages;
   const int *sequence, *positions;
@@ -86,7 +107,7 @@ struct RouteArgs {
   const void* gate;
   index_t bf16;
   const float* bias;
-  index_t experts, groups, top_groups, top_k, normalise;
+  index_t experts, groups, top_groups, top_k, normalise, softmax;
   double scale;
   int* ids;
   float* weights;
@@ -126,11 +147,11 @@ struct Layer {
 
 struct Shape {
   index_t width, heads, query, q_rank, rank, channels, value;
-  index_t experts, expert_inner, groups, top_groups, top_k, normalise;
+  index_t experts, expert_inner, groups, top_groups, top_k, normalise, softmax;
   double route_scale, eps, latent_eps, scale;
 };
 
-static_assert(sizeof(Layer) == 32 * 8 && sizeof(Shape) == 17 * 8, "the formats in kernels/decoder.py");
+static_assert(sizeof(Layer) == 32 * 8 && sizeof(Shape) == 18 * 8, "the formats in kernels/decoder.py");
 
 struct DecoderArgs {
   const Shape* shape;

@@ -55,7 +55,7 @@ int attention(const DecoderArgs& a, const Shape& s, const Layer& l, index_t inde
     linear(room.normed, rows, s.width, l.q, query, room.q);
   }
   index_t half = (s.channels - s.rank) / 2;
-  RopeArgs rope{room.q, rows, s.heads, s.query, a.cos, a.sin, half, a.table_rows, a.positions};
+  RopeArgs rope{room.q, rows, s.heads, s.query, a.cos, a.sin, half, a.table_rows, a.positions, 0};
   if (int status = ingle_rope(&rope)) return status;
   linear(room.normed, rows, s.width, l.kv_a, s.channels, room.kv);
   char* cache = static_cast<char*>(a.cache) + index * a.cache_layer_bytes;
@@ -78,7 +78,7 @@ int dense(const DecoderArgs& a, const Shape& s, const Layer& l, const float* x, 
 int feed_forward(const DecoderArgs& a, const Shape& s, const Layer& l, Room& room) {
   if (!l.router.data) return dense(a, s, l, room.normed, room.fed);
   RouteArgs route{room.normed, a.rows, s.width, l.router.data, l.router.bf16, l.bias, s.experts, s.groups,
-                  s.top_groups, s.top_k, s.normalise, s.route_scale, room.ids.data(), room.weights};
+                  s.top_groups, s.top_k, s.normalise, s.softmax, s.route_scale, room.ids.data(), room.weights};
   if (int status = ingle_route(&route)) return status;
   ExpertsArgs experts{room.normed, a.rows, s.width, room.ids.data(), room.weights, s.top_k,
                       l.experts_gate_up.data, l.experts_down.data, l.experts_gate_up.bf16, s.experts,

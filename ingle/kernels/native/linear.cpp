@@ -29,8 +29,8 @@ int take_best(const float* values, char* taken, int n) {
   return best;
 }
 
-// Sum of the two largest choices of one group: what the group itself is chosen by.
-float group_score(const float* choice, int size) {
+// What a group is chosen by: the sum of its two largest choices, or its largest.
+float group_score(const float* choice, int size, bool only_best) {
   float first = -INFINITY, second = -INFINITY;
   for (int i = 0; i < size; i++) {
     if (choice[i] > first) {
@@ -40,23 +40,37 @@ float group_score(const float* choice, int size) {
       second = choice[i];
     }
   }
-  return size > 1 ? first + second : first;
+  return size > 1 && !only_best ? first + second : first;
+}
+
+void softmax(const float* logits, int n, float* score) {
+  float top = logits[0];
+  for (int i = 1; i < n; i++) top = std::max(top, logits[i]);
+  float total = 0;
+  for (int i = 0; i < n; i += VEC) {
+    int part = std::min(VEC, n - i);
+    store_part(score + i, exp(load_part(logits + i, part) - top), part);
+    for (int j = i; j < i + part; j++) total += score[j];
+  }
+  for (int i = 0; i < n; i++) score[i] /= total;
 }
 
 // One row. `room` and `taken`: 3 * experts floats and experts chars of scratch.
 void choose(const float* logits, const RouteArgs& r, float* room, char* taken, int* ids, float* weights) {
   int experts = int(r.experts);
   float *score = room, *choice = room + experts;
-  for (int e = 0; e < experts; e += VEC) {
-    int n = std::min(VEC, experts - e);
-    vf s = sigmoid(load_part(logits + e, n));
-    store_part(score + e, s, n);
-    store_part(choice + e, s + load_part(r.bias + e, n), n);
-  }
+  if (r.softmax)
+    softmax(logits, experts, score);
+  else
+    for (int e = 0; e < experts; e += VEC) {
+      int n = std::min(VEC, experts - e);
+      store_part(score + e, sigmoid(load_part(logits + e, n)), n);
+    }
+  for (int e = 0; e < experts; e++) choice[e] = r.bias ? score[e] + r.bias[e] : score[e];
   if (r.groups > 1) {
     int groups = int(r.groups), size = experts / groups;
     float* group = room + 2 * experts;
-    for (int g = 0; g < groups; g++) group[g] = group_score(choice + g * size, size);
+    for (int g = 0; g < groups; g++) group[g] = group_score(choice + g * size, size, r.softmax);
     std::memset(taken, 0, groups);
     for (int k = 0; k < r.top_groups; k++) take_best(group, taken, groups);
     for (int e = 0; e < experts; e++)

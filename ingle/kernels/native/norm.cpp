@@ -34,6 +34,15 @@ void rotate(float* x, const float* cos, const float* sin, index_t half) {
   }
 }
 
+// The same for pairs (x[i], x[i + half]).
+void rotate_halves(float* x, const float* cos, const float* sin, index_t half) {
+  for (index_t i = 0; i < half; i++) {
+    float first = x[i], second = x[i + half];
+    x[i] = first * cos[i] - second * sin[i];
+    x[i + half] = first * sin[i] + second * cos[i];
+  }
+}
+
 bool all_below(const int* values, index_t n, index_t limit) {
   bool inside = true;
   for (index_t i = 0; i < n; i++) inside &= values[i] >= 0 && values[i] < limit;
@@ -68,7 +77,11 @@ INGLE_API int ingle_rope(const RopeArgs* a) {
     for (index_t n = rows.begin(i); n < rows.end(i); n++)
       for (index_t h = 0; h < a->heads; h++) {
         index_t at = a->positions[n] * a->half;
-        rotate(a->x + (n * a->heads + h + 1) * a->width - 2 * a->half, a->cos + at, a->sin + at, a->half);
+        float* x = a->x + (n * a->heads + h + 1) * a->width - 2 * a->half;
+        if (a->half_split)
+          rotate_halves(x, a->cos + at, a->sin + at, a->half);
+        else
+          rotate(x, a->cos + at, a->sin + at, a->half);
       }
   });
   return OK;
@@ -95,4 +108,20 @@ INGLE_API int ingle_write_latent(const LatentArgs* a) {
     });
     return int(OK);
   });
+}
+
+INGLE_API int ingle_write_keys(const KeysArgs* a) {
+  if (!all_below(a->slots, a->rows, a->total_slots)) return OUT_OF_RANGE;
+  for (index_t n = 0; n < a->rows; n++) {
+    const float *k = a->k + n * a->width, *v = a->v + n * a->width;
+    index_t to = a->slots[n] * 2 * a->width;
+    if (a->cache_bf16) {
+      put(k, a->width, static_cast<bf16*>(a->cache) + to);
+      put(v, a->width, static_cast<bf16*>(a->cache) + to + a->width);
+    } else {
+      put(k, a->width, static_cast<float*>(a->cache) + to);
+      put(v, a->width, static_cast<float*>(a->cache) + to + a->width);
+    }
+  }
+  return OK;
 }

@@ -7,25 +7,30 @@ from types import ModuleType
 import torch
 from torch import Tensor, nn
 
+from ingle.kernels.decoder import DecoderShape
 from ingle.models.batch import StepBatch
-from ingle.models.config import DeepseekV3Config
-from ingle.models.layers.mla import MLA
+from ingle.models.config import ModelConfig, WithExperts, WithGQA, WithMLA
+from ingle.models.layers.gqa import GQA
+from ingle.models.layers.mla import LATENT_EPS, MLA
 from ingle.models.layers.moe import MLP, MoE
 from ingle.models.layers.norm import RMSNorm
+from ingle.models.layers.rope import softmax_scale
 
 
 class DecoderLayer(nn.Module):
-    """Pre-norm attention and feed-forward (dense below `first_k_dense_replace`, else experts)."""
+    """Pre-norm attention (MLA or grouped-query) and feed-forward (experts from
+    `first_k_dense_replace` on in a mixture, else dense)."""
 
-    def __init__(self, config: DeepseekV3Config, index: int) -> None:
+    def __init__(self, config: ModelConfig, index: int) -> None:
         super().__init__()
         self.input_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.self_attn = MLA(config)
+        self.self_attn = _attention(config)
         self.post_attention_layernorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        dense = index < config.first_k_dense_replace
-        self.mlp: MLP | MoE = (
-            MLP(config.hidden_size, config.intermediate_size) if dense else MoE(config)
-        )
+        self.mlp: MLP | MoE
+        if isinstance(config, WithExperts) and index >= config.first_k_dense_replace:
+            self.mlp = MoE(config)
+        else:
+            self.mlp = MLP(config.hidden_size, config.intermediate_size)
 
     def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, starts_T: Tensor | None) -> Tensor:
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, starts_T)
@@ -34,6 +39,7 @@ class DecoderLayer(nn.Module):
     def weights(self) -> dict[str, Tensor]:
         """Every weight of the layer under its name in kernels/decoder.py."""
         a, m = self.self_attn, self.mlp
+        assert isinstance(a, MLA)
         found = {
             "input_norm": self.input_layernorm.weight, "kv_a": a.kv_a_proj_with_mqa.weight,
             "kv_norm": a.kv_a_layernorm.weight, "kv_b": a.kv_b_proj.weight, "o": a.o_proj.weight,
@@ -45,7 +51,9 @@ class DecoderLayer(nn.Module):
             found |= {"q_a": a.q_a_proj.weight, "q_a_norm": a.q_a_layernorm.weight}
             found["q"] = a.q_b_proj.weight
         if isinstance(m, MoE):
-            found |= {"router": m.gate.weight, "bias": m.gate.e_score_correction_bias}
+            found["router"] = m.gate.weight
+            if m.gate.e_score_correction_bias is not None:
+                found["bias"] = m.gate.e_score_correction_bias
             found["experts_gate_up"] = m.experts.gate_up_proj
             found["experts_down"] = m.experts.down_proj
         always = m.shared_experts if isinstance(m, MoE) else m
@@ -64,10 +72,34 @@ class DecoderLayer(nn.Module):
         return x_ND + self.mlp.step(y, k)
 
 
+def _attention(config: ModelConfig) -> MLA | GQA:
+    if isinstance(config, WithMLA):
+        return MLA(config)
+    assert isinstance(config, WithGQA)
+    return GQA(config)
+
+
+def decoder_shape(c: WithMLA) -> DecoderShape:
+    """The sizes of a config's layers, for the kernel that runs them all."""
+    mixed = c if isinstance(c, WithExperts) else None
+    return DecoderShape(
+        width=c.hidden_size, heads=c.num_attention_heads, query=c.qk_head_dim,
+        q_rank=c.q_lora_rank or 0, rank=c.kv_lora_rank, channels=c.cache_width,
+        value=c.v_head_dim, experts=mixed.n_routed_experts if mixed else 0,
+        expert_inner=mixed.moe_intermediate_size if mixed else 0,
+        groups=mixed.n_group if mixed else 1, top_groups=mixed.topk_group if mixed else 1,
+        top_k=mixed.num_experts_per_tok if mixed else 0,
+        normalise=mixed is not None and mixed.norm_topk_prob,
+        softmax=mixed is not None and mixed.scoring == "softmax",
+        route_scale=mixed.routed_scaling_factor if mixed else 1.0, eps=c.rms_norm_eps,
+        latent_eps=LATENT_EPS, scale=softmax_scale(c.qk_head_dim, c.rope_scaling),
+    )  # fmt: skip
+
+
 class SharedHead(nn.Module):
     """Norm and head of an MTP module; the head is the main model's unless a checkpoint differs."""
 
-    def __init__(self, config: DeepseekV3Config, head: nn.Linear) -> None:
+    def __init__(self, config: ModelConfig, head: nn.Linear) -> None:
         super().__init__()
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.head = head
@@ -81,7 +113,7 @@ class MTPLayer(DecoderLayer):
     """
 
     def __init__(
-        self, config: DeepseekV3Config, index: int, embed: nn.Embedding, head: nn.Linear
+        self, config: ModelConfig, index: int, embed: nn.Embedding, head: nn.Linear
     ) -> None:
         super().__init__(config, index)
         self.embed_tokens = embed

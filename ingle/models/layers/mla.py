@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ingle.models.batch import StepBatch
-from ingle.models.config import DeepseekV3Config
+from ingle.models.config import WithMLA
 from ingle.models.layers.documents import document_attention
 from ingle.models.layers.norm import RMSNorm
 from ingle.models.layers.rope import rotate, softmax_scale
@@ -26,7 +26,7 @@ LATENT_EPS = 1e-6  # the official code does not pass rms_norm_eps to these two n
 class MLA(nn.Module):
     """Attention of DeepSeek-V2 and V3 (arXiv 2405.04434, section 2.1)."""
 
-    def __init__(self, config: DeepseekV3Config) -> None:
+    def __init__(self, config: WithMLA) -> None:
         super().__init__()
         c = self.config = config
         query = c.num_attention_heads * c.qk_head_dim
@@ -41,7 +41,7 @@ class MLA(nn.Module):
         expanded = c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim)
         self.kv_b_proj = nn.Linear(c.kv_lora_rank, expanded, bias=False)
         self.o_proj = nn.Linear(c.num_attention_heads * c.v_head_dim, c.hidden_size, bias=False)
-        self.scale = softmax_scale(c.qk_head_dim, c.yarn)
+        self.scale = softmax_scale(c.qk_head_dim, c.rope_scaling)
 
     def forward(
         self, x_BTD: Tensor, cos_TR: Tensor, sin_TR: Tensor, starts_T: Tensor | None

@@ -1,5 +1,4 @@
-"""DeepSeekMoE: sigmoid routing with a selection bias, grouped experts, shared expert; and the
-dense SwiGLU of the first layers.
+"""DeepSeekMoE: routing, grouped experts, shared expert; and the dense SwiGLU of the first layers.
 
 Legend: N rows, D model width, E experts, K chosen experts, F expert width, J = 2F.
 """
@@ -14,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ingle.kernels import reference
-from ingle.models.config import DeepseekV3Config
+from ingle.models.config import WithExperts
 
 
 @torch.library.custom_op("ingle::grouped_linear", mutates_args=())
@@ -73,24 +72,25 @@ class MLP(nn.Module):
 
 
 class Router(nn.Module):
-    """Chooses experts; `e_score_correction_bias` moves the choice but not the weights.
+    """Chooses experts; V3's `e_score_correction_bias` moves the choice but not the weights.
 
     No gradient reaches the bias: training moves it by the sign of each expert's load error
     (auxiliary-loss-free balancing, arXiv 2408.15664).
     """
 
-    def __init__(self, config: DeepseekV3Config) -> None:
+    def __init__(self, config: WithExperts) -> None:
         super().__init__()
         self.config = config
         self.weight = nn.Parameter(torch.empty(config.n_routed_experts, config.hidden_size))
-        self.e_score_correction_bias: Tensor
-        self.register_buffer("e_score_correction_bias", torch.zeros(config.n_routed_experts))
+        self.e_score_correction_bias: Tensor | None
+        bias = torch.zeros(config.n_routed_experts) if config.router_bias else None
+        self.register_buffer("e_score_correction_bias", bias)
 
     def step(self, x_ND: Tensor, k: ModuleType) -> tuple[Tensor, Tensor]:
         c = self.config
         return k.route(
             x_ND, self.weight, self.e_score_correction_bias, c.n_group, c.topk_group,
-            c.num_experts_per_tok, c.norm_topk_prob, c.routed_scaling_factor,
+            c.num_experts_per_tok, c.norm_topk_prob, c.routed_scaling_factor, c.scoring,
         )  # fmt: skip
 
     def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +100,7 @@ class Router(nn.Module):
 class Experts(nn.Module):
     """All routed experts of a layer as two 3-D weights; gate rows lie above up rows."""
 
-    def __init__(self, config: DeepseekV3Config) -> None:
+    def __init__(self, config: WithExperts) -> None:
         super().__init__()
         experts, width, inner = (
             config.n_routed_experts, config.hidden_size, config.moe_intermediate_size,
@@ -127,7 +127,7 @@ class Experts(nn.Module):
 class MoE(nn.Module):
     """`sum_e w_e E_e(x) + E_shared(x)` (arXiv 2412.19437, section 2.1.2)."""
 
-    def __init__(self, config: DeepseekV3Config) -> None:
+    def __init__(self, config: WithExperts) -> None:
         super().__init__()
         self.gate = Router(config)
         self.experts = Experts(config)

@@ -1,0 +1,204 @@
+"""A decoder of any family: one module that trains (`forward`, autograd) and serves (`step`, over a
+paged cache). The config says which attention and feed-forward its layers have. Parameter names are
+those of the official checkpoints, but for the experts of a layer, which are two stacked weights
+here (see weights/names.py).
+
+Legend: B batch, T tokens, D model width, V vocabulary, N rows of a step, C cached values a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from ingle import kernels
+from ingle.kernels.decoder import Decoder
+from ingle.models.batch import PAGE_TOKENS, StepBatch
+from ingle.models.config import ModelConfig, WithMLA
+from ingle.models.layers.block import DecoderLayer, MTPLayer, decoder_shape
+from ingle.models.layers.norm import RMSNorm
+from ingle.models.layers.rope import rotary_tables
+
+
+class Backbone(nn.Module):
+    """Embedding, decoder layers, MTP layers after them, final norm."""
+
+    def __init__(self, config: ModelConfig, head: nn.Linear) -> None:
+        super().__init__()
+        depth = config.num_hidden_layers
+        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        layers: list[DecoderLayer] = [DecoderLayer(config, i) for i in range(depth)]
+        layers += [
+            MTPLayer(config, depth + i, self.embed_tokens, head) for i in range(config.mtp_layers)
+        ]
+        self.layers = nn.ModuleList(layers)
+        self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
+
+
+class CausalLM(nn.Module):
+    """The model. `forward` is the reference path; `step` serves.
+
+    `kernel_tier`: "auto", "cpu" or "reference" (ingle/kernels).
+    """
+
+    def __init__(self, config: ModelConfig, kernel_tier: str = "auto") -> None:
+        super().__init__()
+        self.config = config
+        self.kernels: ModuleType = kernels.select(kernel_tier)
+        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.model = Backbone(config, self.lm_head)
+        if config.tie_word_embeddings:
+            self.lm_head.weight = self.model.embed_tokens.weight
+        self._tables: tuple[Tensor, Tensor] | None = None
+        self._decoders: tuple[Decoder | None, Decoder | None] | None = None
+
+    @property
+    def num_mtp(self) -> int:
+        return self.config.mtp_layers
+
+    def tables(self) -> tuple[Tensor, Tensor]:
+        """cos and sin of every position of the context, each [positions, rope/2] fp32."""
+        if self._tables is None:
+            c = self.config
+            self._tables = rotary_tables(
+                c.max_position_embeddings, c.rope_dim, c.rope_theta, c.rope_scaling
+            )
+        return self._tables
+
+    # The reference path: whole sequences, differentiable.
+
+    def forward(self, tokens_BT: Tensor, starts_T: Tensor | None = None) -> Tensor:
+        """Logits [B, T, V]. starts_T makes one row a stream of packed documents: it holds the
+        index of the first token of each token's document (int32)."""
+        return self.logits(self.hidden(tokens_BT, starts_T))
+
+    def hidden(self, tokens_BT: Tensor, starts_T: Tensor | None = None) -> Tensor:
+        """Hidden states [B, T, D] before the final norm (the MTP modules start from these)."""
+        cos, sin = self._rows_of_tables(tokens_BT.shape[1], starts_T)
+        x_BTD = self.model.embed_tokens(tokens_BT)
+        for layer in self.model.layers[: self.config.num_hidden_layers]:
+            x_BTD = layer(x_BTD, cos, sin, starts_T)
+        return x_BTD
+
+    def mtp_hidden(
+        self, hidden_BTD: Tensor, next_BT: Tensor, starts_T: Tensor | None = None
+    ) -> Tensor:
+        """First MTP module over whole sequences; next_BT[t] is the token at position t + 1."""
+        cos, sin = self._rows_of_tables(next_BT.shape[1], starts_T)
+        mtp = self._mtp()
+        return mtp(mtp.merge(hidden_BTD, next_BT), cos, sin, starts_T)
+
+    def _rows_of_tables(self, length: int, starts_T: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Rotary tables of `length` tokens; positions count from each document's start."""
+        cos, sin = self.tables()
+        if starts_T is None:
+            return cos[:length], sin[:length]
+        positions_T = torch.arange(length) - starts_T
+        return cos[positions_T], sin[positions_T]
+
+    # Shared by both paths.
+
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Final norm and head, on any shape [..., D]."""
+        return self._head(hidden, self.model.norm, self.lm_head)
+
+    def mtp_logits(self, hidden: Tensor) -> Tensor:
+        """Norm and head of the MTP module."""
+        head = self._mtp().shared_head
+        return self._head(hidden, head.norm, head.head)
+
+    def _head(self, hidden: Tensor, norm: RMSNorm, head: nn.Linear) -> Tensor:
+        if hidden.requires_grad or hidden.dim() != 2:
+            return head(norm(hidden))
+        k = self.kernels
+        return k.linear(k.rms_norm(hidden, norm.weight, norm.eps), head.weight)
+
+    def _layer(self, index: int) -> DecoderLayer:
+        layer = self.model.layers[index]
+        assert isinstance(layer, DecoderLayer)
+        return layer
+
+    def _mtp(self) -> MTPLayer:
+        layer = self.model.layers[self.config.num_hidden_layers]
+        assert isinstance(layer, MTPLayer)
+        return layer
+
+    # The serving path: flat rows over a paged cache.
+
+    def cache_shape(self, pages: int) -> tuple[int, int, int, int]:
+        """Shape of the main model's latent cache: [layers, pages, PAGE_TOKENS, C]."""
+        c = self.config
+        return (c.num_hidden_layers, pages, PAGE_TOKENS, c.cache_width)
+
+    @torch.no_grad()
+    def step(self, batch: StepBatch, cache_LPGC: Tensor) -> Tensor:
+        """Run the rows of one engine step; returns hidden states [N, D] before the final norm."""
+        tables = self.tables()
+        x_ND = self.model.embed_tokens(batch.tokens_N)
+        x_ND = x_ND.to(self.kernels.activation_dtype(x_ND.dtype))
+        main, _ = self._whole_decoders()
+        if main is not None:
+            main(x_ND, batch, cache_LPGC, tables)
+            return x_ND
+        for index in range(self.config.num_hidden_layers):
+            layer = self._layer(index)
+            x_ND = layer.step(x_ND, batch, cache_LPGC[index], tables, self.kernels)
+        return x_ND
+
+    @torch.no_grad()
+    def mtp_step(self, hidden_ND: Tensor, batch: StepBatch, cache_PGC: Tensor) -> Tensor:
+        """Run the MTP module on rows whose tokens_N are the tokens *after* positions_N.
+
+        Writes the module's own latents at positions_N; the result [N, D] goes to `mtp_logits`, and
+        back in as hidden_ND to draft one token further.
+        """
+        mtp = self._mtp()
+        x_ND = mtp.merge_step(hidden_ND, batch.tokens_N, self.kernels)
+        _, whole = self._whole_decoders()
+        if whole is not None:
+            whole(x_ND, batch, cache_PGC[None], self.tables())
+            return x_ND
+        return mtp.step(x_ND, batch, cache_PGC, self.tables(), self.kernels)
+
+    def _whole_decoders(self) -> tuple[Decoder | None, Decoder | None]:
+        """The main layers and the MTP layer as one call each, where the kernels can do that."""
+        if self._decoders is None:
+            depth = self.config.num_hidden_layers
+            layers = [self._layer(i) for i in range(len(self.model.layers))]
+            self._decoders = (
+                self._decoder(layers[:depth]),
+                self._decoder(layers[depth : depth + 1]),
+            )
+        return self._decoders
+
+    def _decoder(self, layers: list[DecoderLayer]) -> Decoder | None:
+        c = self.config
+        if not layers or not isinstance(c, WithMLA):
+            return None
+        return self.kernels.decoder(decoder_shape(c), [layer.weights() for layer in layers])
+
+    def _apply(self, fn: Callable, recurse: bool = True) -> Self:
+        """Weights are about to move (`to`, `float`, ...): forget their addresses."""
+        self._decoders = None
+        return super()._apply(fn, recurse)
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As in torch; weights may be replaced, so their addresses are forgotten."""
+        self._decoders = None
+        return super().load_state_dict(*args, **kwargs)
+
+
+@torch.no_grad()
+def initialise(model: CausalLM, generator: torch.Generator) -> None:
+    """DeepSeek's initialisation: normal with `initializer_range`, norms one, biases zero."""
+    for name, parameter in model.named_parameters():
+        if name.endswith("norm.weight"):
+            parameter.fill_(1.0)
+        elif name.endswith("bias"):
+            parameter.zero_()
+        else:
+            parameter.normal_(0.0, model.config.initializer_range, generator=generator)
