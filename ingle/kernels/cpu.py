@@ -24,14 +24,14 @@ from torch import Tensor
 from ingle.kernels import reference
 from ingle.kernels.build import build, runnable_targets
 from ingle.kernels.decoder import decoder as decoder
-from ingle.kernels.library import LIBRARY, REASON, bound, check
+from ingle.kernels.library import LIBRARY, REASON, Weight, bound, check, stored
 
 name = "cpu"
 
 _F32, _BF16, _I32 = torch.float32, torch.bfloat16, torch.int32
 
 # Fields of the argument structs in native/api.h: q is a pointer or an integer, d a double.
-_linear_args = Struct("7q").pack
+_linear_args = Struct("8q").pack
 _norm_args = Struct("5qdq").pack
 _rope_args = Struct("10q").pack
 _latent_args = Struct("6qd8q").pack
@@ -40,9 +40,9 @@ _keys_args = Struct("8q").pack
 _grouped_args = Struct("14qdq").pack
 _documents_args = Struct("8qd2q").pack
 _documents_grad_args = Struct("8qd5q").pack
-_route_args = Struct("12qd2q").pack
-_mlp_args = Struct("9q").pack
-_experts_args = Struct("12q").pack
+_route_args = Struct("13qd2q").pack
+_mlp_args = Struct("14q").pack
+_experts_args = Struct("15q").pack
 
 
 _linear, _rms_norm, _rope, _write_latent = map(
@@ -121,19 +121,23 @@ def activation_dtype(weights: torch.dtype) -> torch.dtype:
     return torch.float32 if weights == torch.bfloat16 else weights
 
 
-def linear(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
+def _row(x: Tensor) -> bool:
+    """Whether activations can run natively."""
+    free = not (x.requires_grad and torch.is_grad_enabled())
+    return LIBRARY is not None and x.dtype is _F32 and x.is_cpu and free
+
+
+def linear(x_NI: Tensor, weight_OI: Weight) -> Tensor:
     """`x @ weight.T` over the last dimension of x."""
     outs, inner = weight_OI.shape
-    if not _native(x_NI, weight_OI) or x_NI.shape[-1] != inner:
+    weight = stored(weight_OI)
+    if weight is None or not _row(x_NI) or x_NI.shape[-1] != inner:
         return reference.linear(x_NI, weight_OI)
     if x_NI.dim() != 2:
         return linear(_rows(x_NI), weight_OI).view(*x_NI.shape[:-1], outs)
-    x, w = x_NI.contiguous(), weight_OI
-    rows = x.shape[0]
-    y = x.new_empty(rows, outs)
-    _linear(
-        _linear_args(x.data_ptr(), rows, inner, w.data_ptr(), w.dtype is _BF16, outs, y.data_ptr())
-    )
+    x = x_NI.contiguous()
+    y = x.new_empty(x.shape[0], outs)
+    check(_linear(_linear_args(x.data_ptr(), x.shape[0], inner, *weight, outs, y.data_ptr())))
     return y
 
 
@@ -278,7 +282,7 @@ def route(
     x, bias = x_ND.contiguous(), None if bias_E is None else bias_E.float().contiguous()
     weights_NK = x.new_empty(x.shape[0], top_k)
     ids_NK = torch.empty_like(weights_NK, dtype=_I32)
-    gate = gate_ED.data_ptr(), gate_ED.dtype is _BF16, 0 if bias is None else bias.data_ptr()
+    gate = gate_ED.data_ptr(), 0, gate_ED.dtype is _BF16, 0 if bias is None else bias.data_ptr()
     choice = n_group, topk_group, top_k, norm_topk_prob, scoring == "softmax", scale
     chosen = ids_NK.data_ptr(), weights_NK.data_ptr()
     packed = _route_args(x.data_ptr(), *x.shape, *gate, gate_ED.shape[0], *choice, *chosen)
@@ -286,36 +290,36 @@ def route(
     return ids_NK, weights_NK
 
 
-def mlp(x_ND: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
+def mlp(x_ND: Tensor, gate_FD: Weight, up_FD: Weight, down_DF: Weight) -> Tensor:
     """SwiGLU feed-forward: down( silu(gate x) * up x )."""
     inner, width = gate_FD.shape
-    fits = _native(x_ND, gate_FD) and _alike(gate_FD, up_FD, down_DF)
-    if not fits or x_ND.shape[-1] != width:
+    gate, up, down = stored(gate_FD), stored(up_FD), stored(down_DF)
+    if gate is None or up is None or down is None or not _row(x_ND) or x_ND.shape[-1] != width:
         return reference.mlp(x_ND, gate_FD, up_FD, down_DF)
     if x_ND.dim() != 2:
         return mlp(_rows(x_ND), gate_FD, up_FD, down_DF).view(x_ND.shape)
     x = x_ND.contiguous()
     y = torch.empty_like(x)
-    weights = gate_FD.data_ptr(), up_FD.data_ptr(), down_DF.data_ptr(), gate_FD.dtype is _BF16
-    check(_mlp(_mlp_args(x.data_ptr(), x.shape[0], width, *weights, inner, y.data_ptr())))
+    weights = *gate, *up, *down, inner
+    check(_mlp(_mlp_args(x.data_ptr(), x.shape[0], width, *weights, y.data_ptr())))
     return y
 
 
 def experts(
-    x_ND: Tensor, ids_NK: Tensor, weights_NK: Tensor, gate_up_EJD: Tensor, down_EDF: Tensor
+    x_ND: Tensor, ids_NK: Tensor, weights_NK: Tensor, gate_up_EJD: Weight, down_EDF: Weight
 ) -> Tensor:
     """Weighted sum of each row's chosen experts; raises IndexError for an id that is no expert."""
-    fits = _native(x_ND, gate_up_EJD) and _alike(gate_up_EJD, down_EDF)
-    fits = fits and x_ND.shape[-1] == down_EDF.shape[1]
+    gate_up, down = stored(gate_up_EJD), stored(down_EDF)
+    count, width, inner = down_EDF.shape
+    fits = gate_up is not None and down is not None and _row(x_ND) and x_ND.shape[-1] == width
     if not (fits and weights_NK.dtype is _F32 and _alike(weights_NK, weights_NK)):
         return reference.experts(x_ND, ids_NK, weights_NK, gate_up_EJD, down_EDF)
+    assert gate_up is not None and down is not None
     x, ids = x_ND.contiguous(), _ints(ids_NK)
-    count, width, inner = down_EDF.shape
     y = torch.empty_like(x)
     choice = ids.data_ptr(), weights_NK.data_ptr(), ids.shape[1]
-    weights = gate_up_EJD.data_ptr(), down_EDF.data_ptr(), gate_up_EJD.dtype is _BF16
     packed = _experts_args(
-        x.data_ptr(), x.shape[0], width, *choice, *weights, count, inner, y.data_ptr()
+        x.data_ptr(), x.shape[0], width, *choice, *gate_up, *down, count, inner, y.data_ptr()
     )
     check(_experts(packed))
     return y

@@ -17,19 +17,21 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ingle.kernels.library import LIBRARY, bound, check
+from ingle.kernels.library import LIBRARY, Weight, bound, check, stored
 
 if TYPE_CHECKING:
     from ingle.models.batch import StepBatch
 
 _NORMS = ("input_norm", "q_a", "q_a_norm", "q", "kv_a", "kv_norm", "kv_b", "o", "post_norm")
 _FEEDS = ("router", "experts_gate_up", "experts_down", "gate", "up", "down")
-# Weights that one kernel takes with a single type flag.
-_ALIKE = (("gate", "up", "down"), ("experts_gate_up", "experts_down"))
+# Weights that their kernels take in fp32 or bf16 only.
+_PLAIN = ("input_norm", "q_a_norm", "kv_norm", "kv_b", "post_norm", "router")
+
+_NONE = torch.empty(0)
 
 # The structs Shape, Layer and DecoderArgs of native/api.h.
 _pack_shape = Struct("14q4d").pack
-_pack_layer = Struct("32q").pack
+_pack_layer = Struct("47q").pack
 _pack_arguments = Struct("19q").pack
 _decoder = bound("decoder")
 
@@ -64,7 +66,7 @@ class Decoder:
     The weights may change in place; where one is replaced, a new Decoder is needed.
     """
 
-    def __init__(self, shape: DecoderShape, layers: Sequence[Mapping[str, Tensor]]) -> None:
+    def __init__(self, shape: DecoderShape, layers: Sequence[Mapping[str, Weight]]) -> None:
         self._weights = layers  # keeps the memory behind the addresses
         self._shape = create_string_buffer(_pack_shape(*astuple(shape)))
         self._layers = create_string_buffer(b"".join(map(_layer, layers)))
@@ -95,26 +97,26 @@ class Decoder:
         check(_decoder(packed))
 
 
-def decoder(shape: DecoderShape, layers: Sequence[Mapping[str, Tensor]]) -> Decoder | None:
+def decoder(shape: DecoderShape, layers: Sequence[Mapping[str, Weight]]) -> Decoder | None:
     """A Decoder of these layers, or None where the native kernels cannot run them all."""
     if LIBRARY is None or not all(map(_fits, layers)):
         return None
     return Decoder(shape, layers)
 
 
-def _fits(layer: Mapping[str, Tensor]) -> bool:
-    kinds = (torch.float32, torch.bfloat16)
-    plain = all(w.is_cpu and w.is_contiguous() and w.dtype in kinds for w in layer.values())
-    alike = all(len({layer[n].dtype for n in names if n in layer}) <= 1 for names in _ALIKE)
-    return plain and alike and ("bias" not in layer or layer["bias"].dtype is torch.float32)
+def _fits(layer: Mapping[str, Weight]) -> bool:
+    plain = all(isinstance(layer.get(name, _NONE), Tensor) for name in _PLAIN)
+    readable = all(stored(w) is not None for name, w in layer.items() if name != "bias")
+    bias = layer.get("bias", _NONE)
+    return plain and readable and isinstance(bias, Tensor) and bias.dtype is torch.float32
 
 
-def _layer(weights: Mapping[str, Tensor]) -> bytes:
+def _layer(weights: Mapping[str, Weight]) -> bytes:
     fields: list[int] = []
     for name in (*_NORMS, *_FEEDS):
         if name in weights:
-            fields += (weights[name].data_ptr(), weights[name].dtype is torch.bfloat16)
+            fields += stored(weights[name]) or (0, 0, 0)
         else:
-            fields += (0, 0)
-    bias = weights["bias"].data_ptr() if "bias" in weights else 0
+            fields += (0, 0, 0)
+    bias = weights["bias"].data_ptr() if "bias" in weights else 0  # type: ignore[union-attr]
     return _pack_layer(*fields, bias, weights["gate"].shape[0])

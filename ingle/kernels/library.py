@@ -1,4 +1,5 @@
-"""Finds and opens the shared object with the native kernels, once per process."""
+"""Finds and opens the shared object with the native kernels, once per process, and says how
+operands and results cross its C boundary."""
 
 from __future__ import annotations
 
@@ -8,12 +9,17 @@ import sysconfig
 from collections.abc import Callable
 from pathlib import Path
 
-from ingle.kernels.build import SOURCES, runnable_targets
+import torch
+from torch import Tensor
 
-_ABI_VERSION = 3  # ingle_abi_version in native/library.cpp
+from ingle.kernels.build import SOURCES, runnable_targets
+from ingle.kernels.quantized import Quantized
+
+_ABI_VERSION = 5  # ingle_abi_version in native/library.cpp
 _KERNELS = (
     "linear", "rms_norm", "rope", "write_latent", "mla_attention", "route", "mlp", "experts",
     "write_keys", "gqa_attention", "document_attention", "document_attention_grad", "decoder",
+    "quantize",
 )  # fmt: skip
 
 
@@ -65,3 +71,25 @@ def check(status: int) -> None:
         raise IndexError("a position, slot, page, sequence, expert or group is out of range")
     if status == 2:
         raise MemoryError("not enough memory for the kernel's scratch space")
+
+
+Weight = Tensor | Quantized
+_KINDS = {"int8": 2, "int4": 3, "fp8": 4}  # enum Kind in native/api.h; 0 is fp32, 1 is bf16
+
+
+def stored(weight: Weight) -> tuple[int, int, int] | None:
+    """A weight as the struct of native/api.h (data, scale, kind); None if kernels cannot read it.
+
+    The caller keeps the weight alive while the addresses are in use.
+    """
+    if isinstance(weight, Quantized):
+        data, scale = weight.data, weight.scale
+        if data.is_cpu and data.is_contiguous() and scale.is_contiguous():
+            return data.data_ptr(), scale.data_ptr(), _KINDS[weight.kind]
+    elif weight.is_cpu and weight.is_contiguous():
+        kind = weight.dtype
+        if not (weight.requires_grad and torch.is_grad_enabled()) and (
+            kind is torch.float32 or kind is torch.bfloat16
+        ):
+            return weight.data_ptr(), 0, kind is torch.bfloat16
+    return None

@@ -12,6 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from ingle.kernels import quantized
+from ingle.kernels.quantized import Quantized
+
 name = "reference"
 
 
@@ -20,8 +23,10 @@ def activation_dtype(weights: torch.dtype) -> torch.dtype:
     return weights
 
 
-def linear(x_NI: Tensor, weight_OI: Tensor) -> Tensor:
+def linear(x_NI: Tensor, weight_OI: Tensor | Quantized) -> Tensor:
     """`x @ weight.T`; the result has x's dtype."""
+    if isinstance(weight_OI, Quantized):
+        return quantized.linear(x_NI, weight_OI)
     return F.linear(x_NI, weight_OI)
 
 
@@ -194,14 +199,18 @@ def route(
     return ids_NK.int(), weights_NK * scale
 
 
-def mlp(x_ND: Tensor, gate_FD: Tensor, up_FD: Tensor, down_DF: Tensor) -> Tensor:
+def mlp(
+    x_ND: Tensor, gate_FD: Tensor | Quantized, up_FD: Tensor | Quantized,
+    down_DF: Tensor | Quantized,
+) -> Tensor:  # fmt: skip
     """SwiGLU feed-forward: down( silu(gate x) * up x )."""
-    return F.linear(F.silu(F.linear(x_ND, gate_FD)) * F.linear(x_ND, up_FD), down_DF)
+    return linear(F.silu(linear(x_ND, gate_FD)) * linear(x_ND, up_FD), down_DF)
 
 
 def experts(
-    x_ND: Tensor, ids_NK: Tensor, weights_NK: Tensor, gate_up_EJD: Tensor, down_EDF: Tensor
-) -> Tensor:
+    x_ND: Tensor, ids_NK: Tensor, weights_NK: Tensor, gate_up_EJD: Tensor | Quantized,
+    down_EDF: Tensor | Quantized,
+) -> Tensor:  # fmt: skip
     """Weighted sum of each row's chosen experts; gate_up_EJD stacks gate over up (J = 2F).
 
     Rows are sorted by expert, so each expert's product runs once over its own rows.
@@ -213,8 +222,8 @@ def experts(
     parts = []
     for expert, rows in enumerate(sorted_x.split(counts)):
         if rows.shape[0]:
-            gate, up = F.linear(rows, gate_up_EJD[expert]).chunk(2, -1)
-            parts.append(F.linear(F.silu(gate) * up, down_EDF[expert]))
+            gate, up = linear(rows, gate_up_EJD[expert]).chunk(2, -1)
+            parts.append(linear(F.silu(gate) * up, down_EDF[expert]))
     y = torch.empty(order.numel(), x_ND.shape[1], dtype=x_ND.dtype)
     y[order] = torch.cat(parts)
     return (y.view(*ids_NK.shape, -1) * weights_NK[..., None].to(y.dtype)).sum(1)

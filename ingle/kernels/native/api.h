@@ -11,11 +11,19 @@
 // `void` with a flag: 1 for bf16, 0 for fp32. Shapes are those of ingle/kernels/reference.py.
 static_assert(sizeof(void*) == 8, "64-bit machines only");
 
+// How a weight is stored: kernels/quantized.py has the formats.
+enum Kind { FP32 = 0, BF16 = 1, INT8 = 2, INT4 = 3, FP8 = 4 };
+
+struct Weight {
+  const void *data, *scale;  // null where absent
+  index_t kind;
+};
+
 struct LinearArgs {
   const float* x;
   index_t rows, inner;
-  const void* weight;
-  index_t bf16, outs;
+  Weight weight;
+  index_t outs;
   float* y;
 };
 
@@ -104,8 +112,7 @@ struct DocumentsGradArgs {
 struct RouteArgs {
   const float* x;
   index_t rows, width;
-  const void* gate;
-  index_t bf16;
+  Weight gate;
   const float* bias;
   index_t experts, groups, top_groups, top_k, normalise, softmax;
   double scale;
@@ -116,8 +123,8 @@ struct RouteArgs {
 struct MlpArgs {
   const float* x;
   index_t rows, width;
-  const void *gate, *up, *down;
-  index_t bf16, inner;
+  Weight gate, up, down;
+  index_t inner;
   float* y;
 };
 
@@ -127,17 +134,20 @@ struct ExpertsArgs {
   const int* ids;
   const float* weights;
   index_t top_k;
-  const void *gate_up, *down;
-  index_t bf16, experts, inner;
+  Weight gate_up, down;
+  index_t experts, inner;
   float* y;
 };
 
-// A whole decoder: see decoder.cpp. Weights carry their type with them; absent ones are null.
-struct Weight {
-  const void* data;
-  index_t bf16;
+struct QuantizeArgs {
+  const void* weight;
+  index_t bf16, outs, inner, kind;
+  const float* importance;  // of each input, or null
+  uint8_t* data;
+  struct bf16* scale;
 };
 
+// A whole decoder: see decoder.cpp. Absent weights are null.
 struct Layer {
   Weight input_norm, q_a, q_a_norm, q, kv_a, kv_norm, kv_b, o, post_norm;
   Weight router, experts_gate_up, experts_down, gate, up, down;
@@ -151,7 +161,7 @@ struct Shape {
   double route_scale, eps, latent_eps, scale;
 };
 
-static_assert(sizeof(Layer) == 32 * 8 && sizeof(Shape) == 18 * 8, "the formats in kernels/decoder.py");
+static_assert(sizeof(Layer) == 47 * 8 && sizeof(Shape) == 18 * 8, "the formats in kernels/decoder.py");
 
 struct DecoderArgs {
   const Shape* shape;

@@ -169,7 +169,7 @@ void axpy_all(const float* p, Steps at, index_t rows, const T* b, index_t ldb, i
 
 template <class T>
 void dot_block(const float* x, index_t ldx, index_t rows, const T* w, index_t ldw, index_t outs,
-               index_t inner, float* y, index_t ldy) {
+               index_t inner, float* y, index_t ldy, bool add) {
   for (index_t r = 0; r < rows; r += ROW_BLOCK) {
     int height = int(std::min<index_t>(ROW_BLOCK, rows - r));
     float* yr = y + r * ldy;
@@ -180,11 +180,11 @@ void dot_block(const float* x, index_t ldx, index_t rows, const T* w, index_t ld
       index_t o = 0;
       if (height == 1)  // enough sums in flight to hide the latency of the multiply-add
         for (; o + 8 <= outs; o += 8)
-          dot_tile<1, 8>(xk, ldx, wk + o * ldw, ldw, depth, yr + o, ldy, k > 0);
+          dot_tile<1, 8>(xk, ldx, wk + o * ldw, ldw, depth, yr + o, ldy, add || k > 0);
       for (; o + 4 <= outs; o += 4)
-        dot_outputs<4>(xk, ldx, height, wk + o * ldw, ldw, depth, yr + o, ldy, k > 0);
+        dot_outputs<4>(xk, ldx, height, wk + o * ldw, ldw, depth, yr + o, ldy, add || k > 0);
       for (; o < outs; o++)
-        dot_outputs<1>(xk, ldx, height, wk + o * ldw, ldw, depth, yr + o, ldy, k > 0);
+        dot_outputs<1>(xk, ldx, height, wk + o * ldw, ldw, depth, yr + o, ldy, add || k > 0);
     }
   }
 }
@@ -201,9 +201,9 @@ void axpy_turned(const float* p, index_t ldp, index_t rows, const float* b, inde
 }
 
 template void dot_block(const float*, index_t, index_t, const float*, index_t, index_t, index_t, float*,
-                        index_t);
+                        index_t, bool);
 template void dot_block(const float*, index_t, index_t, const bf16*, index_t, index_t, index_t, float*,
-                        index_t);
+                        index_t, bool);
 template void axpy_block(const float*, index_t, index_t, const float*, index_t, int, int, float*, index_t,
                          bool);
 template void axpy_block(const float*, index_t, index_t, const bf16*, index_t, int, int, float*, index_t,

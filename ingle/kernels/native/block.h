@@ -8,10 +8,10 @@
 
 constexpr int ROW_BLOCK = 64;  // rows per pass: their share of x stays in the second cache
 
-// y[r][o] = sum_i x[r][i] * w[o][i]: weights stay as the checkpoint stores them, [out, in].
+// y[r][o] (+)= sum_i x[r][i] * w[o][i]: weights stay as the checkpoint stores them, [out, in].
 template <class T>
 void dot_block(const float* x, index_t ldx, index_t rows, const T* w, index_t ldw, index_t outs,
-               index_t inner, float* y, index_t ldy);
+               index_t inner, float* y, index_t ldy, bool add = false);
 
 // y[r][c] (+)= sum_t p[r][t] * b[t][c], summed over t in order.
 template <class T>

@@ -32,12 +32,12 @@ struct Room {
 };
 
 int linear(const float* x, index_t rows, index_t inner, const Weight& w, index_t outs, float* y) {
-  LinearArgs args{x, rows, inner, w.data, w.bf16, outs, y};
+  LinearArgs args{x, rows, inner, w, outs, y};
   return ingle_linear(&args);
 }
 
 int norm(const float* x, index_t rows, index_t width, const Weight& w, double eps, float* y) {
-  NormArgs args{x, rows, width, w.data, w.bf16, eps, y};
+  NormArgs args{x, rows, width, w.data, w.kind, eps, y};
   return ingle_rms_norm(&args);
 }
 
@@ -59,11 +59,11 @@ int attention(const DecoderArgs& a, const Shape& s, const Layer& l, index_t inde
   if (int status = ingle_rope(&rope)) return status;
   linear(room.normed, rows, s.width, l.kv_a, s.channels, room.kv);
   char* cache = static_cast<char*>(a.cache) + index * a.cache_layer_bytes;
-  LatentArgs latent{room.kv, rows, s.channels, l.kv_norm.data, l.kv_norm.bf16, s.rank, s.latent_eps,
+  LatentArgs latent{room.kv, rows, s.channels, l.kv_norm.data, l.kv_norm.kind, s.rank, s.latent_eps,
                     a.cos, a.sin, a.table_rows, a.positions, a.slots, cache, a.cache_bf16,
                     a.cache_pages * a.page_tokens};
   if (int status = ingle_write_latent(&latent)) return status;
-  AttentionArgs attention{room.q, rows, s.heads, s.query, l.kv_b.data, l.kv_b.bf16, s.rank, s.value,
+  AttentionArgs attention{room.q, rows, s.heads, s.query, l.kv_b.data, l.kv_b.kind, s.rank, s.value,
                           cache, a.cache_bf16, a.cache_pages, a.page_tokens, s.channels, a.pages,
                           a.sequences, a.table_pages, a.sequence, a.positions, s.scale, room.values};
   if (int status = ingle_mla_attention(&attention)) return status;
@@ -71,18 +71,17 @@ int attention(const DecoderArgs& a, const Shape& s, const Layer& l, index_t inde
 }
 
 int dense(const DecoderArgs& a, const Shape& s, const Layer& l, const float* x, float* y) {
-  MlpArgs args{x, a.rows, s.width, l.gate.data, l.up.data, l.down.data, l.gate.bf16, l.inner, y};
+  MlpArgs args{x, a.rows, s.width, l.gate, l.up, l.down, l.inner, y};
   return ingle_mlp(&args);
 }
 
 int feed_forward(const DecoderArgs& a, const Shape& s, const Layer& l, Room& room) {
   if (!l.router.data) return dense(a, s, l, room.normed, room.fed);
-  RouteArgs route{room.normed, a.rows, s.width, l.router.data, l.router.bf16, l.bias, s.experts, s.groups,
+  RouteArgs route{room.normed, a.rows, s.width, l.router, l.bias, s.experts, s.groups,
                   s.top_groups, s.top_k, s.normalise, s.softmax, s.route_scale, room.ids.data(), room.weights};
   if (int status = ingle_route(&route)) return status;
   ExpertsArgs experts{room.normed, a.rows, s.width, room.ids.data(), room.weights, s.top_k,
-                      l.experts_gate_up.data, l.experts_down.data, l.experts_gate_up.bf16, s.experts,
-                      s.expert_inner, room.fed};
+                      l.experts_gate_up, l.experts_down, s.experts, s.expert_inner, room.fed};
   if (int status = ingle_experts(&experts)) return status;
   if (int status = dense(a, s, l, room.normed, room.shared)) return status;
   add(room.fed, room.shared, a.rows * s.width);

@@ -1,22 +1,21 @@
 // Linear layers and the router.
 #include "api.h"
-#include "block.h"
+#include "operand.h"
 #include "threads.h"
 
 namespace {
 
-template <class T>
-void product(const float* x, index_t rows, index_t inner, const T* w, index_t outs, float* y) {
+void product(const float* x, index_t rows, index_t inner, const Weight& w, index_t outs, float* y) {
   int threads = threads_for(double(rows) * inner * outs);
+  Operand operand(x, rows, inner);
+  operand.prepare(w, threads);
   Pieces o(outs, 8, threads), r(outs < 8 * threads ? rows : 0, 1, threads);
   if (r.count > 1)  // too few outputs to share
     return parallel_for(threads, r.count, [&](index_t i, int) {
-      dot_block(x + r.begin(i) * inner, inner, r.end(i) - r.begin(i), w, inner, outs, inner,
-                y + r.begin(i) * outs, outs);
+      operand.times(w, r.begin(i), r.end(i) - r.begin(i), 0, outs, y + r.begin(i) * outs, outs);
     });
   parallel_for(threads, o.count, [&](index_t i, int) {
-    dot_block(x, inner, rows, w + o.begin(i) * inner, inner, o.end(i) - o.begin(i), inner,
-              y + o.begin(i), outs);
+    operand.times(w, 0, rows, o.begin(i), o.end(i) - o.begin(i), y + o.begin(i), outs);
   });
 }
 
@@ -90,8 +89,10 @@ void choose(const float* logits, const RouteArgs& r, float* room, char* taken, i
 }  // namespace
 
 INGLE_API int ingle_linear(const LinearArgs* a) {
-  with_type(a->bf16, a->weight, [&](auto* w) { product(a->x, a->rows, a->inner, w, a->outs, a->y); });
-  return OK;
+  return guarded([&] {
+    product(a->x, a->rows, a->inner, a->weight, a->outs, a->y);
+    return int(OK);
+  });
 }
 
 INGLE_API int ingle_route(const RouteArgs* a) {
@@ -99,7 +100,7 @@ INGLE_API int ingle_route(const RouteArgs* a) {
   return guarded([&] {
     Scratch logits(a->rows * a->experts), room(3 * a->experts);
     std::unique_ptr<char[]> taken(new char[a->experts]);
-    with_type(a->bf16, a->gate, [&](auto* w) { product(a->x, a->rows, a->width, w, a->experts, logits); });
+    product(a->x, a->rows, a->width, a->gate, a->experts, logits);
     for (index_t n = 0; n < a->rows; n++)
       choose(logits + n * a->experts, *a, room, taken.get(), a->ids + n * a->top_k,
              a->weights + n * a->top_k);

@@ -2,25 +2,24 @@
 #include <vector>
 
 #include "api.h"
-#include "block.h"
+#include "operand.h"
 #include "threads.h"
 
 namespace {
 
 constexpr int OUTS = 64;  // hidden values computed at a time: gate and up stay in the first cache
 
-// hidden[r][f] = silu(x gate) * (x up) for f from begin to end.
-template <class T>
-void swiglu(const float* x, index_t rows, index_t width, const T* gate, const T* up,
-            index_t begin, index_t end, float* hidden, index_t ld) {
+// hidden[r][f] = silu(x gate) * (x up) for `count` rows from `row` on and f from begin to end; up
+// may lie `up_at` outputs further in the same weight. hidden points to the first of these rows.
+void swiglu(const Operand& x, index_t row, index_t count, const Weight& gate, const Weight& up,
+            index_t up_at, index_t begin, index_t end, float* hidden, index_t ld) {
   alignas(64) float g[ROW_BLOCK * OUTS], u[ROW_BLOCK * OUTS];
-  for (index_t r = 0; r < rows; r += ROW_BLOCK) {
-    index_t height = std::min<index_t>(ROW_BLOCK, rows - r);
-    const float* xr = x + r * width;
+  for (index_t r = 0; r < count; r += ROW_BLOCK) {
+    index_t height = std::min<index_t>(ROW_BLOCK, count - r);
     for (index_t o = begin; o < end; o += OUTS) {
       int outs = int(std::min<index_t>(OUTS, end - o));
-      dot_block(xr, width, height, gate + o * width, width, outs, width, g, OUTS);
-      dot_block(xr, width, height, up + o * width, width, outs, width, u, OUTS);
+      x.times(gate, row + r, height, o, outs, g, OUTS);
+      x.times(up, row + r, height, up_at + o, outs, u, OUTS);
       for (index_t n = 0; n < height; n++) {
         float* to = hidden + (r + n) * ld + o;
         for (int i = 0; i < outs; i += VEC) {
@@ -33,18 +32,20 @@ void swiglu(const float* x, index_t rows, index_t width, const T* gate, const T*
   }
 }
 
-template <class T>
-void mlp(const float* x, index_t rows, index_t width, const T* gate, const T* up, const T* down,
-         index_t inner, float* y) {
-  Scratch hidden(rows * inner);
-  int threads = threads_for(3.0 * rows * width * inner);
-  Pieces f(inner, 8, threads), d(width, 8, threads);
+void mlp(const MlpArgs& a) {
+  Scratch hidden(a.rows * a.inner);
+  int threads = threads_for(3.0 * a.rows * a.width * a.inner);
+  Pieces f(a.inner, 8, threads), d(a.width, 8, threads);
+  Operand x(a.x, a.rows, a.width);
+  x.prepare(a.gate, threads);
+  x.prepare(a.up, threads);
   parallel_for(threads, f.count, [&](index_t i, int) {
-    swiglu(x, rows, width, gate, up, f.begin(i), f.end(i), hidden, inner);
+    swiglu(x, 0, a.rows, a.gate, a.up, 0, f.begin(i), f.end(i), hidden, a.inner);
   });
+  Operand h(hidden, a.rows, a.inner);
+  h.prepare(a.down, threads);
   parallel_for(threads, d.count, [&](index_t i, int) {
-    dot_block(hidden, inner, rows, down + d.begin(i) * inner, inner, d.end(i) - d.begin(i), inner,
-              y + d.begin(i), width);
+    h.times(a.down, 0, a.rows, d.begin(i), d.end(i) - d.begin(i), a.y + d.begin(i), a.width);
   });
 }
 
@@ -71,33 +72,33 @@ bool sort_by_expert(const int* ids, index_t choices, index_t experts, Plan& plan
   return true;
 }
 
-template <class T>
-void experts_over(const float* x, index_t rows, index_t width, const Plan& plan, const float* weights,
-                  index_t top_k, const T* gate_up, const T* down, index_t inner, float* y) {
-  index_t choices = rows * top_k;
+void experts_over(const ExpertsArgs& a, const Plan& plan) {
+  index_t choices = a.rows * a.top_k, width = a.width, inner = a.inner;
   Scratch sorted(choices * width), hidden(choices * inner), parts(choices * width);
   for (index_t i = 0; i < choices; i++)
-    std::memcpy(sorted + plan.place[i] * width, x + i / top_k * width, width * sizeof(float));
+    std::memcpy(sorted + plan.place[i] * width, a.x + i / a.top_k * width, width * sizeof(float));
   int threads = threads_for(3.0 * choices * width * inner);
-  Pieces f(inner, OUTS, threads), d(width, OUTS, threads), n(rows, 1, threads);
+  Pieces f(inner, OUTS, threads), d(width, OUTS, threads), n(a.rows, 1, threads);
   index_t active = index_t(plan.active.size());
+  Operand x(sorted, choices, width);
+  x.prepare(a.gate_up, threads);
   parallel_for(threads, active * f.count, [&](index_t item, int) {
     index_t e = plan.active[item / f.count], i = item % f.count, at = plan.first[e];
-    const T* gate = gate_up + e * 2 * inner * width;
-    swiglu(sorted + at * width, plan.first[e + 1] - at, width, gate, gate + inner * width, f.begin(i),
-           f.end(i), hidden + at * inner, inner);
+    Weight both = expert_of(a.gate_up, e, 2 * inner, width);
+    swiglu(x, at, plan.first[e + 1] - at, both, both, inner, f.begin(i), f.end(i), hidden + at * inner, inner);
   });
+  Operand h(hidden, choices, inner);
+  h.prepare(a.down, threads);
   parallel_for(threads, active * d.count, [&](index_t item, int) {
     index_t e = plan.active[item / d.count], i = item % d.count, at = plan.first[e];
-    const T* from = down + (e * width + d.begin(i)) * inner;
-    dot_block(hidden + at * inner, inner, plan.first[e + 1] - at, from, inner, d.end(i) - d.begin(i),
-              inner, parts + at * width + d.begin(i), width);
+    h.times(expert_of(a.down, e, width, inner), at, plan.first[e + 1] - at, d.begin(i),
+            d.end(i) - d.begin(i), parts + at * width + d.begin(i), width);
   });
   parallel_for(threads, n.count, [&](index_t i, int) {
-    for (index_t c = n.begin(i) * top_k; c < n.end(i) * top_k; c++) {
+    for (index_t c = n.begin(i) * a.top_k; c < n.end(i) * a.top_k; c++) {
       const float* part = parts + plan.place[c] * width;
-      float* to = y + c / top_k * width;
-      for (index_t v = 0; v < width; v++) to[v] = (c % top_k ? to[v] : 0.0f) + weights[c] * part[v];
+      float* to = a.y + c / a.top_k * width;
+      for (index_t v = 0; v < width; v++) to[v] = (c % a.top_k ? to[v] : 0.0f) + a.weights[c] * part[v];
     }
   });
 }
@@ -106,11 +107,7 @@ void experts_over(const float* x, index_t rows, index_t width, const Plan& plan,
 
 INGLE_API int ingle_mlp(const MlpArgs* a) {
   return guarded([&] {
-    with_type(a->bf16, a->gate, [&](auto* gate) {
-      using Weights = decltype(gate);
-      auto up = static_cast<Weights>(a->up), down = static_cast<Weights>(a->down);
-      mlp(a->x, a->rows, a->width, gate, up, down, a->inner, a->y);
-    });
+    mlp(*a);
     return int(OK);
   });
 }
@@ -119,10 +116,7 @@ INGLE_API int ingle_experts(const ExpertsArgs* a) {
   return guarded([&] {
     Plan plan;
     if (!sort_by_expert(a->ids, a->rows * a->top_k, a->experts, plan)) return int(OUT_OF_RANGE);
-    with_type(a->bf16, a->gate_up, [&](auto* gate_up) {
-      auto down = static_cast<decltype(gate_up)>(a->down);
-      experts_over(a->x, a->rows, a->width, plan, a->weights, a->top_k, gate_up, down, a->inner, a->y);
-    });
+    experts_over(*a, plan);
     return int(OK);
   });
 }
