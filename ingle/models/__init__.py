@@ -10,8 +10,9 @@ from ingle.errors import ModelNotFoundError
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
 from ingle.models.deepseek_v3 import DeepseekV3Config
-from ingle.models.load import load_model, save_model
+from ingle.models.load import load_model
 from ingle.models.read import read_config
+from ingle.models.save import save_model
 
 __all__ = [
     "CausalLM",

@@ -20,6 +20,7 @@ from ingle.kernels.decoder import Decoder
 from ingle.models.batch import PAGE_TOKENS, StepBatch
 from ingle.models.config import ModelConfig, WithMLA
 from ingle.models.layers.block import DecoderLayer, MTPLayer, decoder_shape
+from ingle.models.layers.linear import Embedding, Linear
 from ingle.models.layers.norm import RMSNorm
 from ingle.models.layers.rope import rotary_tables
 
@@ -27,10 +28,10 @@ from ingle.models.layers.rope import rotary_tables
 class Backbone(nn.Module):
     """Embedding, decoder layers, MTP layers after them, final norm."""
 
-    def __init__(self, config: ModelConfig, head: nn.Linear) -> None:
+    def __init__(self, config: ModelConfig, head: Linear) -> None:
         super().__init__()
         depth = config.num_hidden_layers
-        self.embed_tokens = nn.Embedding(config.vocab_size, config.hidden_size)
+        self.embed_tokens = Embedding(config.vocab_size, config.hidden_size)
         layers: list[DecoderLayer] = [DecoderLayer(config, i) for i in range(depth)]
         layers += [
             MTPLayer(config, depth + i, self.embed_tokens, head) for i in range(config.mtp_layers)
@@ -49,7 +50,7 @@ class CausalLM(nn.Module):
         super().__init__()
         self.config = config
         self.kernels: ModuleType = kernels.select(kernel_tier)
-        self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.hidden_size, config.vocab_size)
         self.model = Backbone(config, self.lm_head)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
@@ -111,7 +112,7 @@ class CausalLM(nn.Module):
         head = self._mtp().shared_head
         return self._head(hidden, head.norm, head.head)
 
-    def _head(self, hidden: Tensor, norm: RMSNorm, head: nn.Linear) -> Tensor:
+    def _head(self, hidden: Tensor, norm: RMSNorm, head: Linear) -> Tensor:
         if hidden.requires_grad or hidden.dim() != 2:
             return head(norm(hidden))
         k = self.kernels

@@ -5,36 +5,43 @@
 
 from __future__ import annotations
 
-import re
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ingle.errors import WeightsError
+FP32 = "e_score_correction_bias"  # routing stays fp32 whatever the weights are
+SCALE = "_scale_inv"  # after the name of an fp8 weight: the scales of its squares, to multiply by
 
-_EXPERT = re.compile(r"(.*\.mlp\.experts)\.(\d+)\.(gate|up|down)_proj\.weight")
+
+@dataclass(frozen=True)
+class Source:
+    """A tensor of a checkpoint and its place in a tensor of the model: rows from `offset` on, of
+    one expert's matrix in a stack."""
+
+    name: str
+    shape: torch.Size
+    expert: int | None = None
+    offset: int = 0
 
 
-def stack_experts(tensors: dict[str, Tensor], experts: int) -> dict[str, Tensor]:
-    """Official names to module names. Raises WeightsError when an expert's weight is missing."""
-    out: dict[str, Tensor] = {}
-    layers: dict[str, dict[tuple[int, str], Tensor]] = {}
-    for name, tensor in tensors.items():
-        match = _EXPERT.fullmatch(name)
-        if match is None:
-            out[name] = tensor
-        else:
-            layers.setdefault(match[1], {})[int(match[2]), match[3]] = tensor
-    for prefix, parts in layers.items():
-        try:
-            gate_up = [torch.cat([parts[e, "gate"], parts[e, "up"]]) for e in range(experts)]
-            out[f"{prefix}.gate_up_proj"] = torch.stack(gate_up)
-            out[f"{prefix}.down_proj"] = torch.stack([parts[e, "down"] for e in range(experts)])
-        except (KeyError, RuntimeError):
-            raise WeightsError(f"{prefix}: experts are missing or differ in shape.") from None
-        if len(parts) != 3 * experts:
-            raise WeightsError(f"{prefix}: holds more experts than the config's {experts}.")
-    return out
+def sources(name: str, shape: torch.Size) -> list[Source]:
+    """The checkpoint's tensors that make up a tensor of the model."""
+    prefix, _, last = name.rpartition(".")
+    if not prefix.endswith("mlp.experts"):
+        return [Source(name, shape)]
+    experts, rows, inner = shape
+    if last == "down_proj":
+        return [
+            Source(f"{prefix}.{e}.down_proj.weight", torch.Size((rows, inner)), e)
+            for e in range(experts)
+        ]
+    half = torch.Size((rows // 2, inner))
+    return [
+        Source(f"{prefix}.{e}.{which}_proj.weight", half, e, offset)
+        for e in range(experts)
+        for which, offset in (("gate", 0), ("up", rows // 2))
+    ]
 
 
 def unstack_experts(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from torch import Tensor
 from ingle.errors import WeightsError
 
 _MAX_HEADER = 100 << 20  # the format's own limit
-_DTYPES = {
+DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
@@ -81,7 +81,7 @@ def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
         raw = data[start + low : start + high]
         if (start + low) % 8:  # a view as a wider dtype needs an aligned start
             raw = raw.clone()
-        yield name, raw.view(_DTYPES[entry["dtype"]]).view(entry["shape"])
+        yield name, raw.view(DTYPES[entry["dtype"]]).view(entry["shape"])
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -109,7 +109,7 @@ def _check_ranges(file: str, header: dict[str, Any], data_bytes: int) -> None:
         try:
             dtype, shape, (low, high) = entry["dtype"], entry["shape"], entry["data_offsets"]
             whole = all(type(n) is int and n >= 0 for n in [*shape, low, high])
-            width = torch.tensor([], dtype=_DTYPES[dtype]).element_size()
+            width = torch.tensor([], dtype=DTYPES[dtype]).element_size()
             if not whole or high - low != math.prod(shape) * width:
                 raise ValueError
         except (KeyError, TypeError, ValueError):

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from ingle.errors import WeightsError
 from ingle.models import build_model, load_model, save_model
 from ingle.training.presets import model_preset
-from ingle.weights.names import stack_experts, unstack_experts
+from ingle.weights.names import unstack_experts
 from ingle.weights.safetensors import read_header, read_tensors, weight_files
 
 
@@ -93,13 +93,14 @@ def test_an_index_cannot_point_outside_or_at_nothing(name: str, tmp_path: Path) 
         weight_files(folder)
 
 
-def test_experts_survive_stacking_and_unstacking() -> None:
-    state = build_model(model_preset("nano"), kernels="reference").state_dict()
-    official = unstack_experts(state)
+def test_experts_survive_unstacking_and_stacking(tmp_path: Path) -> None:
+    model = build_model(model_preset("nano"), kernels="reference")
+    official = unstack_experts(model.state_dict())
     assert "model.layers.1.mlp.experts.7.up_proj.weight" in official
-    back = stack_experts(official, 8)
-    assert back.keys() == state.keys()
-    assert all(torch.equal(back[name], state[name]) for name in state)
+    save_model(model, tmp_path, torch.float32)
+    back = load_model(tmp_path, kernels="reference").state_dict()
+    assert back.keys() == model.state_dict().keys()
+    assert all(torch.equal(back[name], tensor) for name, tensor in model.state_dict().items())
 
 
 def test_a_missing_expert_tensor_or_shard_is_named(tmp_path: Path) -> None:

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from ingle.kernels.decoder import DecoderShape
+from ingle.kernels.library import Weight
 from ingle.models.batch import StepBatch
 from ingle.models.config import ModelConfig, WithExperts, WithGQA, WithMLA
 from ingle.models.layers.gqa import GQA
+from ingle.models.layers.linear import Embedding, Linear
 from ingle.models.layers.mla import LATENT_EPS, MLA
 from ingle.models.layers.moe import MLP, MoE
 from ingle.models.layers.norm import RMSNorm
@@ -36,11 +38,11 @@ class DecoderLayer(nn.Module):
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, starts_T)
         return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
 
-    def weights(self) -> dict[str, Tensor]:
+    def weights(self) -> dict[str, Weight]:
         """Every weight of the layer under its name in kernels/decoder.py."""
         a, m = self.self_attn, self.mlp
         assert isinstance(a, MLA)
-        found = {
+        found: dict[str, Weight] = {
             "input_norm": self.input_layernorm.weight, "kv_a": a.kv_a_proj_with_mqa.weight,
             "kv_norm": a.kv_a_layernorm.weight, "kv_b": a.kv_b_proj.weight, "o": a.o_proj.weight,
             "post_norm": self.post_attention_layernorm.weight,
@@ -99,7 +101,7 @@ def decoder_shape(c: WithMLA) -> DecoderShape:
 class SharedHead(nn.Module):
     """Norm and head of an MTP module; the head is the main model's unless a checkpoint differs."""
 
-    def __init__(self, config: ModelConfig, head: nn.Linear) -> None:
+    def __init__(self, config: ModelConfig, head: Linear) -> None:
         super().__init__()
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.head = head
@@ -112,14 +114,12 @@ class MTPLayer(DecoderLayer):
     In a checkpoint it is the layer after the last one.
     """
 
-    def __init__(
-        self, config: ModelConfig, index: int, embed: nn.Embedding, head: nn.Linear
-    ) -> None:
+    def __init__(self, config: ModelConfig, index: int, embed: Embedding, head: Linear) -> None:
         super().__init__(config, index)
         self.embed_tokens = embed
         self.enorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.hnorm = RMSNorm(config.hidden_size, config.rms_norm_eps)
-        self.eh_proj = nn.Linear(2 * config.hidden_size, config.hidden_size, bias=False)
+        self.eh_proj = Linear(2 * config.hidden_size, config.hidden_size)
         self.shared_head = SharedHead(config, head)
 
     def merge(self, hidden_BTD: Tensor, next_BT: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ingle.models.batch import StepBatch
 from ingle.models.config import WithGQA
 from ingle.models.layers.documents import document_attention
+from ingle.models.layers.linear import Linear
 from ingle.models.layers.norm import RMSNorm
 from ingle.models.layers.rope import rotate, softmax_scale
 
@@ -26,10 +27,10 @@ class GQA(nn.Module):
         super().__init__()
         c = self.config = config
         query, key = c.num_attention_heads * c.head_dim, c.num_key_value_heads * c.head_dim
-        self.q_proj = nn.Linear(c.hidden_size, query, bias=c.qkv_bias)
-        self.k_proj = nn.Linear(c.hidden_size, key, bias=c.qkv_bias)
-        self.v_proj = nn.Linear(c.hidden_size, key, bias=c.qkv_bias)
-        self.o_proj = nn.Linear(query, c.hidden_size, bias=False)
+        self.q_proj = Linear(c.hidden_size, query, c.qkv_bias)
+        self.k_proj = Linear(c.hidden_size, key, c.qkv_bias)
+        self.v_proj = Linear(c.hidden_size, key, c.qkv_bias)
+        self.o_proj = Linear(query, c.hidden_size)
         if c.qk_norm:
             self.q_norm = RMSNorm(c.head_dim, c.rms_norm_eps)
             self.k_norm = RMSNorm(c.head_dim, c.rms_norm_eps)
@@ -78,7 +79,7 @@ class GQA(nn.Module):
         )  # fmt: skip
         return k.linear(out, self.o_proj.weight)
 
-    def _heads(self, x_ND: Tensor, project: nn.Linear, k: ModuleType) -> Tensor:
+    def _heads(self, x_ND: Tensor, project: Linear, k: ModuleType) -> Tensor:
         y = k.linear(x_ND, project.weight)
         if project.bias is not None:
             y = y + project.bias

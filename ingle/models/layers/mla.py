@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from ingle.models.batch import StepBatch
 from ingle.models.config import WithMLA
 from ingle.models.layers.documents import document_attention
+from ingle.models.layers.linear import Linear
 from ingle.models.layers.norm import RMSNorm
 from ingle.models.layers.rope import rotate, softmax_scale
 
@@ -31,16 +32,16 @@ class MLA(nn.Module):
         c = self.config = config
         query = c.num_attention_heads * c.qk_head_dim
         if c.q_lora_rank is None:
-            self.q_proj = nn.Linear(c.hidden_size, query, bias=False)
+            self.q_proj = Linear(c.hidden_size, query)
         else:
-            self.q_a_proj = nn.Linear(c.hidden_size, c.q_lora_rank, bias=False)
+            self.q_a_proj = Linear(c.hidden_size, c.q_lora_rank)
             self.q_a_layernorm = RMSNorm(c.q_lora_rank, LATENT_EPS)
-            self.q_b_proj = nn.Linear(c.q_lora_rank, query, bias=False)
-        self.kv_a_proj_with_mqa = nn.Linear(c.hidden_size, c.cache_width, bias=False)
+            self.q_b_proj = Linear(c.q_lora_rank, query)
+        self.kv_a_proj_with_mqa = Linear(c.hidden_size, c.cache_width)
         self.kv_a_layernorm = RMSNorm(c.kv_lora_rank, LATENT_EPS)
         expanded = c.num_attention_heads * (c.qk_nope_head_dim + c.v_head_dim)
-        self.kv_b_proj = nn.Linear(c.kv_lora_rank, expanded, bias=False)
-        self.o_proj = nn.Linear(c.num_attention_heads * c.v_head_dim, c.hidden_size, bias=False)
+        self.kv_b_proj = Linear(c.kv_lora_rank, expanded)
+        self.o_proj = Linear(c.num_attention_heads * c.v_head_dim, c.hidden_size)
         self.scale = softmax_scale(c.qk_head_dim, c.rope_scaling)
 
     def forward(

@@ -13,7 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ingle.kernels import reference
+from ingle.kernels.quantized import Quantized
 from ingle.models.config import WithExperts
+from ingle.models.layers.linear import Linear
 
 
 @torch.library.custom_op("ingle::grouped_linear", mutates_args=())
@@ -60,9 +62,9 @@ class MLP(nn.Module):
 
     def __init__(self, width: int, inner: int) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(width, inner, bias=False)
-        self.up_proj = nn.Linear(width, inner, bias=False)
-        self.down_proj = nn.Linear(inner, width, bias=False)
+        self.gate_proj = Linear(width, inner)
+        self.up_proj = Linear(width, inner)
+        self.down_proj = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
@@ -102,6 +104,8 @@ class Experts(nn.Module):
 
     def __init__(self, config: WithExperts) -> None:
         super().__init__()
+        self.gate_up_proj: nn.Parameter | Quantized
+        self.down_proj: nn.Parameter | Quantized
         experts, width, inner = (
             config.n_routed_experts, config.hidden_size, config.moe_intermediate_size,
         )  # fmt: skip
@@ -113,12 +117,15 @@ class Experts(nn.Module):
 
         counts_E: rows of each expert. Nothing is dropped and nothing is padded.
         """
+        gate_up, down = self.gate_up_proj, self.down_proj
+        if isinstance(gate_up, Quantized) or isinstance(down, Quantized):
+            return reference.experts(x_ND, ids_NK, weights_NK, gate_up, down)
         top_k = ids_NK.shape[1]
         order = torch.argsort(ids_NK.flatten(), stable=True)
         ends_E = counts_E.cumsum(0).int()
         rows_MD = x_ND[order // top_k]
-        gate, up = grouped_linear(rows_MD, self.gate_up_proj, ends_E).chunk(2, -1)
-        out_MD = grouped_linear(F.silu(gate) * up, self.down_proj, ends_E)
+        gate, up = grouped_linear(rows_MD, gate_up, ends_E).chunk(2, -1)
+        out_MD = grouped_linear(F.silu(gate) * up, down, ends_E)
         out_MD = out_MD * weights_NK.flatten()[order, None].to(out_MD.dtype)
         back = torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0]))
         return out_MD[back].unflatten(0, (-1, top_k)).sum(1)
