@@ -7,7 +7,8 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingle.engine.llm import LLM, Quant
+from ingle.engine.llm import LLM
+from ingle.engine.storage import Quant
 from ingle.errors import ModelNotFoundError
 from ingle.models import resolve_model
 
@@ -46,7 +47,7 @@ def load(model: str | None, quant: Quant = "auto", **engine_options: Any) -> Loa
         tokenizer=llm.tokenizer,
         engine=llm.engine,
         defaults=llm.default_params,
-        parameters=_count(llm.model),
+        parameters=llm.model.config.count_parameters(),
         fingerprint=_fingerprint(folder),
         examples=_examples() if shipped else (),
     )
@@ -65,10 +66,6 @@ def _examples() -> tuple[str, ...]:
 
     heads = {task.EXAMPLES[0] for task in TASKS.values()}
     return tuple(sorted(examples(), key=lambda text: text not in heads))
-
-
-def _count(model: Any) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
 
 
 def _fingerprint(folder: Path) -> str:

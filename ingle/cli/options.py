@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ingle.engine.request import SamplingParams
 
-QUANTS = ("auto", "int4", "int8", "bf16", "fp32")
+QUANTS = ("auto", "int4", "int8", "fp8", "bf16", "fp32")
 SAMPLING = ("max_tokens", "temperature", "top_p", "top_k", "min_p", "seed")
 
 

@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
-from time import perf_counter
-from typing import TYPE_CHECKING, Any, Literal, overload
-
-import torch
+from typing import TYPE_CHECKING, Any, overload
 
 from ingle.engine.config import EngineConfig
 from ingle.engine.defaults import read_generation_config
 from ingle.engine.engine import Engine
+from ingle.engine.progress import progress
 from ingle.engine.request import FinishReason, Request, SamplingParams, TokenEvent, TokenOut
-from ingle.errors import ConfigError, IngleError, InvalidRequestError, QueueFullError
+from ingle.engine.storage import Quant, choose_storage
+from ingle.errors import IngleError, InvalidRequestError, QueueFullError
 
 if TYPE_CHECKING:
     from ingle.engine.runner import StepModel
     from ingle.prompt.tokenizer import Tokenizer
 
-Quant = Literal["auto", "fp32", "bf16", "int8", "int4"]
 Prompt = str | list[int]
 Message = Mapping[str, str]
-
-_PROGRESS_AFTER = 2.0  # seconds: shorter calls need no progress bar
 
 
 @dataclass(frozen=True)
@@ -60,9 +54,9 @@ class Result:
 class LLM:
     """A model folder with an engine around it.
 
-    path: a folder in Hugging Face layout, None for the shipped reasoner. quant: "auto" and "fp32"
-    compute in fp32, "bf16" keeps weights and latents in half the bytes. options: fields of
-    EngineConfig. Raises ModelNotFoundError, ConfigError or WeightsError.
+    path: a folder in Hugging Face layout, None for the shipped reasoner. quant: how weights are
+    kept, see engine/storage.py. options: fields of EngineConfig. Raises ModelNotFoundError,
+    ConfigError or WeightsError.
     """
 
     def __init__(
@@ -72,14 +66,15 @@ class LLM:
         kernels: str = "auto",
         **options: Any,
     ) -> None:
-        from ingle.models import load_model, resolve_model
+        from ingle.models import load_model, read_config, resolve_model
         from ingle.prompt.tokenizer import Tokenizer
 
         folder = resolve_model(path)
-        dtype = _dtype(quant)
+        storage = choose_storage(quant, read_config(folder))
         defaults = read_generation_config(folder)
-        options = {"eos_ids": defaults.eos_ids} | options
-        model = load_model(folder, dtype=dtype, kernels=kernels)
+        options = {"eos_ids": defaults.eos_ids, "cache_dtype": storage.cache} | options
+        with progress(f"loading {folder.name}", in_bytes=True) as show:
+            model = load_model(folder, storage.dtype, kernels, storage.kind, show)
         self._setup(model, Tokenizer.load(folder), EngineConfig(**options), defaults.params)
 
     @classmethod
@@ -170,13 +165,13 @@ class LLM:
         todo = iter(requests)
         held = next(todo, None)
         try:
-            with _progress(len(requests)) as show:
+            with progress("generating") as show:
                 while held is not None or self.engine.has_work:
                     while held is not None and self._offer(held):
                         held = next(todo, None)
                     for event in self.engine.step():
                         outputs[event.request_id].add(event)
-                    show(sum(out.last is not None for out in outputs.values()))
+                    show(sum(out.last is not None for out in outputs.values()), len(outputs))
         except BaseException:  # also Ctrl-C: leave an engine that can be used again
             for request in requests:
                 self.engine.cancel(request.id)
@@ -227,16 +222,6 @@ class _Output:
             self.last = event
 
 
-def _dtype(quant: str) -> torch.dtype:
-    if quant in ("auto", "fp32"):
-        return torch.float32
-    if quant == "bf16":
-        return torch.bfloat16
-    if quant in ("int8", "int4"):
-        raise ConfigError(f'quant="{quant}" is not available in this version; use "bf16".')
-    raise ConfigError('quant must be "auto", "fp32", "bf16", "int8" or "int4".')
-
-
 def _is_ids(prompts: object) -> bool:
     return isinstance(prompts, Sequence) and bool(prompts) and isinstance(prompts[0], int)
 
@@ -267,28 +252,3 @@ def _chat_result(output: _Output, tokenizer: Tokenizer, thinking: bool) -> Resul
         for kind in ("content", "reasoning")
     )
     return _result(output, text, reasoning)
-
-
-@contextmanager
-def _progress(total: int) -> Iterator[Any]:
-    """Yield a function that is told how many are done; it draws a bar in a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done: None
-        return
-    from rich.console import Console
-    from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), MofNCompleteColumn(), TimeElapsedColumn())
-    bar = Progress(*columns, console=Console(stderr=True), transient=True)
-    task = bar.add_task("generating", total=total)
-    started = perf_counter()
-
-    def show(done: int) -> None:
-        if perf_counter() - started > _PROGRESS_AFTER:
-            bar.start()
-            bar.update(task, completed=done)
-
-    try:
-        yield show
-    finally:
-        bar.stop()

@@ -61,7 +61,7 @@ class Quantized:
             halves = data.unflatten(-1, (-1, GROUP // 2))
             data = torch.cat([halves & 15, halves >> 4], -1).flatten(-2).to(torch.int8) - 8
         grouped = data.unflatten(-1, (-1, GROUP)).float() * self.scale.float()[..., None]
-        return grouped.flatten(-2)[..., : self.inner]
+        return grouped.flatten(-2)[..., : self.inner].contiguous()
 
 
 def linear(x_NI: Tensor, weight: Quantized) -> Tensor:

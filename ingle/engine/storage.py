@@ -1,0 +1,73 @@
+"""How a model's weights and cache are kept in memory: the meaning of `--quant`."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+import torch
+
+from ingle.errors import ConfigError
+from ingle.kernels.quantized import Kind
+from ingle.models.config import ModelConfig
+
+Quant = Literal["auto", "fp32", "bf16", "fp8", "int8", "int4"]
+_SMALL = 1 << 30  # bytes in bf16 below which nothing is gained by rounding
+_SHARE = 0.6  # of the free memory that weights may take, leaving room for the cache
+_BITS: dict[str, float] = {"fp32": 32, "bf16": 16, "fp8": 8.002, "int8": 8.25, "int4": 4.25}
+
+
+@dataclass(frozen=True)
+class Storage:
+    """dtype: of weights that are not quantised. kind: how matrices are. cache: dtype of latents,
+    keys and values."""
+
+    dtype: torch.dtype
+    kind: Kind | None
+    cache: torch.dtype
+
+
+def choose_storage(quant: Quant, config: ModelConfig) -> Storage:
+    """What to keep a model of this config in.
+
+    "auto": bf16 below 1 GB, which is what released weights are made of; above that int8 where it
+    leaves enough memory free, else int4. Raises ConfigError for an unknown word.
+    """
+    if quant not in get_args(Quant):
+        raise ConfigError(f"quant must be one of {', '.join(get_args(Quant))}.")
+    if quant == "auto":
+        if weight_bytes(config, "bf16") < _SMALL:
+            return Storage(torch.bfloat16, None, torch.float32)
+        fits = weight_bytes(config, "int8") < _SHARE * available_memory()
+        quant = "int8" if fits else "int4"
+    if quant == "fp32":
+        return Storage(torch.float32, None, torch.float32)
+    if quant == "bf16":
+        return Storage(torch.bfloat16, None, torch.bfloat16)
+    return Storage(torch.bfloat16, quant, torch.bfloat16)
+
+
+def weight_bytes(config: ModelConfig, quant: str) -> int:
+    """Estimate of the memory that the weights take, the tables at int8 if matrices are rounded."""
+    tables = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
+    matrices = config.count_parameters() - tables
+    table_bits = 8.25 if quant == "int4" else _BITS[quant]
+    return int((matrices * _BITS[quant] + tables * table_bits) / 8)
+
+
+def available_memory() -> int:
+    """Bytes that can be taken without pushing others out, within this process's own limits."""
+    limits = []
+    try:
+        for line in Path("/proc/meminfo").read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                limits.append(int(line.split()[1]) * 1024)
+        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
+        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()) - used)
+    except (OSError, ValueError):
+        pass  # not Linux, or no limit is set: what is known decides
+    if not limits:
+        limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
+    return min(limits)
