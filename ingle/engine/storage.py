@@ -16,7 +16,7 @@ from ingle.models.config import ModelConfig
 Quant = Literal["auto", "fp32", "bf16", "fp8", "int8", "int4"]
 _SMALL = 1 << 30  # bytes in bf16 below which nothing is gained by rounding
 _SHARE = 0.6  # of the free memory that weights may take, leaving room for the cache
-_BITS: dict[str, float] = {"fp32": 32, "bf16": 16, "fp8": 8.002, "int8": 8.25, "int4": 4.25}
+BITS: dict[str, float] = {"fp32": 32, "bf16": 16, "fp8": 8.002, "int8": 8.25, "int4": 4.25}
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def weight_bytes(config: ModelConfig, quant: str) -> int:
     """Estimate of the memory that the weights take, the tables at int8 if matrices are rounded."""
     tables = config.vocab_size * config.hidden_size * (1 if config.tie_word_embeddings else 2)
     matrices = config.count_parameters() - tables
-    table_bits = 8.25 if quant == "int4" else _BITS[quant]
-    return int((matrices * _BITS[quant] + tables * table_bits) / 8)
+    table_bits = 8.25 if quant == "int4" else BITS[quant]
+    return int((matrices * BITS[quant] + tables * table_bits) / 8)
 
 
 def available_memory() -> int:

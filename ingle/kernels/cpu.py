@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import sys
+from ctypes import c_longlong, c_void_p
 from struct import Struct
 
 import torch
@@ -76,6 +77,14 @@ def set_threads(count: int) -> None:
 def get_threads() -> int:
     """The most threads a call uses."""
     return LIBRARY.ingle_get_threads() if LIBRARY else 1
+
+
+def probe_read(data: Tensor, sink: Tensor) -> bool:
+    """Read fp32 `data` once on all threads, to time it; False where there is no library."""
+    if LIBRARY:
+        threads, x, out = get_threads(), data.data_ptr(), sink.data_ptr()
+        LIBRARY.ingle_probe_read(threads, c_void_p(x), c_longlong(data.numel()), c_void_p(out))
+    return LIBRARY is not None
 
 
 def _native(x: Tensor, weight: Tensor) -> bool:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
-from ingle.errors import ModelNotFoundError
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
 from ingle.models.deepseek_v3 import DeepseekV3Config
 from ingle.models.load import load_model
+from ingle.models.local import resolve_model
 from ingle.models.read import read_config
 from ingle.models.save import save_model
 
@@ -33,22 +31,3 @@ def build_model(config: ModelConfig, seed: int = 0, kernels: str = "auto") -> Ca
     model = CausalLM(config, kernels)
     initialise(model, torch.Generator().manual_seed(seed))
     return model
-
-
-def resolve_model(model: str | Path | None = None) -> Path:
-    """Folder of a model: the path given, or the shipped reasoner for None."""
-    if model is None:
-        package = Path(__file__).resolve().parent.parent
-        for folder in (package / "reasoner", package.parent / "reasoner"):
-            if (folder / "config.json").is_file():
-                return folder
-        raise ModelNotFoundError(
-            "This installation ships no reasoner; name a model folder, or train one: ingle train."
-        )
-    folder = Path(model).expanduser()
-    if not folder.is_dir():
-        raise ModelNotFoundError(
-            f"No folder {str(model)!r}. Give a folder in Hugging Face layout, or no model at all "
-            "for the shipped reasoner."
-        )
-    return folder
