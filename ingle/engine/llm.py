@@ -14,7 +14,7 @@ from ingle.engine.engine import Engine
 from ingle.engine.progress import progress
 from ingle.engine.request import FinishReason, Request, SamplingParams, TokenEvent, TokenOut
 from ingle.engine.storage import Quant, choose_storage
-from ingle.errors import IngleError, InvalidRequestError, QueueFullError
+from ingle.errors import ConfigError, IngleError, InvalidRequestError, QueueFullError
 
 if TYPE_CHECKING:
     from ingle.engine.runner import StepModel
@@ -70,12 +70,18 @@ class LLM:
         from ingle.prompt.tokenizer import Tokenizer
 
         folder = resolve_model(path)
-        storage = choose_storage(quant, read_config(folder))
+        config, tokenizer = read_config(folder), Tokenizer.load(folder)
+        if tokenizer.vocab_size > config.vocab_size:
+            raise ConfigError(
+                f"tokenizer.json has tokens up to {tokenizer.vocab_size - 1}, the model only "
+                f"{config.vocab_size} rows for them: the files do not belong together."
+            )
+        storage = choose_storage(quant, config)
         defaults = read_generation_config(folder)
         options = {"eos_ids": defaults.eos_ids, "cache_dtype": storage.cache} | options
         with progress(f"loading {folder.name}", in_bytes=True) as show:
             model = load_model(folder, storage.dtype, kernels, storage.kind, show)
-        self._setup(model, Tokenizer.load(folder), EngineConfig(**options), defaults.params)
+        self._setup(model, tokenizer, EngineConfig(**options), defaults.params)
 
     @classmethod
     def of(

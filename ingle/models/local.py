@@ -33,14 +33,14 @@ def resolve_model(model: str | Path | None = None) -> Path:
     Raises ModelNotFoundError, also for a folder whose files lead out of it.
     """
     if model is None:
-        return check_links(_shipped())
+        return check_files(_shipped())
     folder = Path(model).expanduser()
     if folder.is_dir():
-        return check_links(folder)
+        return check_files(folder)
     if isinstance(model, str) and _is_id(model):
         for found in cached_models():
             if found.name == model:
-                return check_links(found.folder)
+                return check_files(found.folder)
         raise ModelNotFoundError(
             f"No folder {model!r}, and no such id in the caches of Hugging Face "
             f"({hub_cache()}) or ModelScope ({modelscope_cache()}). Download it with: "
@@ -52,8 +52,8 @@ def resolve_model(model: str | Path | None = None) -> Path:
     )
 
 
-def check_links(folder: Path) -> Path:
-    """The folder, if none of its files is a link that leads out of it.
+def check_files(folder: Path) -> Path:
+    """The folder, if its files are plain files inside it.
 
     Hugging Face's cache links files to its own `blobs` beside `snapshots`: that is allowed.
     """
@@ -61,11 +61,13 @@ def check_links(folder: Path) -> Path:
     inside = [home]
     if home.parent.name == "snapshots":
         inside.append(home.parent.parent / "blobs")
-    for file in home.iterdir():
-        if file.is_symlink() and not any(file.resolve().is_relative_to(p) for p in inside):
+    for entry in home.iterdir():
+        if entry.is_symlink() and not any(entry.resolve().is_relative_to(p) for p in inside):
             raise ModelNotFoundError(
-                f"{file.name} is a link that leads out of the model folder; copy the file into it."
+                f"{entry.name} is a link that leads out of the model folder; copy the file into it."
             )
+        if not (entry.is_file() or entry.is_dir()):  # a pipe would wait for ever, a device not end
+            raise ModelNotFoundError(f"{entry.name} in the model folder is no plain file.")
     return folder
 
 

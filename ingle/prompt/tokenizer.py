@@ -154,7 +154,7 @@ def _read(path: Path, required: bool) -> dict[str, Any]:
         content = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise ConfigError(f"{path.name} is missing in the model folder.") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path.name} cannot be read as JSON; fetch the file again.") from error
     if not isinstance(content, dict):
         raise ConfigError(f"{path.name} should hold one JSON object.")

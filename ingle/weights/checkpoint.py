@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ingle.errors import WeightsError
-from ingle.weights.safetensors import DTYPES, read_header, weight_files
+from ingle.weights.safetensors import DTYPES, read_header, read_index, weight_files
 
 _PIECE = 32 << 20  # bytes read at a time
 
@@ -50,12 +50,16 @@ class Checkpoint:
         self._descriptors: list[int] = []
         for index, path in enumerate(self.files):
             header, start = read_header(path)
-            for name, entry in header.items():
+            for name, claimed in header.items():
                 if name in self.entries:
                     raise WeightsError(f"{name} occurs in more than one shard.")
-                begin = start + entry["data_offsets"][0]
-                shape = tuple(entry["shape"])
-                self.entries[name] = Entry(index, DTYPES[entry["dtype"]], shape, begin)
+                begin = start + claimed["data_offsets"][0]
+                shape = tuple(claimed["shape"])
+                self.entries[name] = Entry(index, DTYPES[claimed["dtype"]], shape, begin)
+        for name, file in read_index(folder).items():
+            entry = self.entries.get(name)
+            if entry is None or self.files[entry.file].name != file:
+                raise WeightsError(f"The index says that {name} is in {file}; it is not.")
 
     def __enter__(self) -> Checkpoint:
         self._descriptors = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in self.files]

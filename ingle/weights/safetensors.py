@@ -20,6 +20,7 @@ from torch import Tensor
 from ingle.errors import WeightsError
 
 _MAX_HEADER = 100 << 20  # the format's own limit
+_MAX_TENSORS = 200_000  # of one file; the largest release has half as many in all
 DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64,
@@ -30,21 +31,35 @@ DTYPES = {
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder, by its index where there is one."""
     index = folder / "model.safetensors.index.json"
-    if not index.exists():
+    if not index.is_file():
         single = folder / "model.safetensors"
-        if not single.exists():
-            raise WeightsError(f"{folder} holds no model.safetensors and no index of shards.")
-        return [single]
+        if single.is_file():
+            return [single]
+        if any(folder.glob("*.bin")) or any(folder.glob("*.pt*")):
+            raise WeightsError(
+                "The weights are in a pickle format, which can run code and is never opened. Get "
+                "the model's safetensors files."
+            )
+        raise WeightsError("The folder holds no model.safetensors and no index of shards.")
+    return [folder / name for name in sorted(set(read_index(folder).values()))]
+
+
+def read_index(folder: Path) -> dict[str, str]:
+    """Tensor -> file by the index of shards, {} without one; every file named is in the folder."""
+    index = folder / "model.safetensors.index.json"
+    if not index.is_file():
+        return {}
+    if index.stat().st_size > _MAX_HEADER:
+        raise WeightsError(f"{index.name} is larger than any index of shards can be.")
     try:
-        names = set(json.loads(index.read_text("utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        found = json.loads(index.read_text("utf-8"), object_pairs_hook=_no_duplicates)
+        weight_map = dict(found["weight_map"])
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise WeightsError(f"{index.name} is damaged ({error}).") from None
-    files = []
-    for name in sorted(map(str, names)):
+    for name in set(map(str, weight_map.values())):
         if Path(name).name != name or not (folder / name).is_file():
             raise WeightsError(f"{index.name} names {name!r}, which is no file in the folder.")
-        files.append(folder / name)
-    return files
+    return {str(tensor): str(file) for tensor, file in weight_map.items()}
 
 
 def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
@@ -66,6 +81,8 @@ def read_header(path: Path) -> tuple[dict[str, dict[str, Any]], int]:
     if not isinstance(header, dict):
         raise WeightsError(f"{path.name}: the header is not an object.")
     header.pop("__metadata__", None)
+    if len(header) > _MAX_TENSORS:
+        raise WeightsError(f"{path.name} claims to hold {len(header):,} tensors.")
     _check_ranges(path.name, header, size - 8 - length)
     return header, 8 + length
 
