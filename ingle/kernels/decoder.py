@@ -22,16 +22,22 @@ from ingle.kernels.library import LIBRARY, Weight, bound, check, stored
 if TYPE_CHECKING:
     from ingle.models.batch import StepBatch
 
-_NORMS = ("input_norm", "q_a", "q_a_norm", "q", "kv_a", "kv_norm", "kv_b", "o", "post_norm")
-_FEEDS = ("router", "experts_gate_up", "experts_down", "gate", "up", "down")
-# Weights that their kernels take in fp32 or bf16 only.
-_PLAIN = ("input_norm", "q_a_norm", "kv_norm", "kv_b", "post_norm", "router")
-
+# The weights of the struct Layer in native/api.h, in its order.
+_WEIGHTS = (
+    "input_norm", "o", "post_norm", "q_a", "q_a_norm", "q", "kv_a", "kv_norm", "kv_b", "k", "v",
+    "q_bias", "k_bias", "v_bias", "q_norm", "k_norm", "router", "experts_gate_up", "experts_down",
+    "gate", "up", "down",
+)  # fmt: skip
+# Those that their kernels take in fp32 or bf16 only.
+_PLAIN = (
+    "input_norm", "post_norm", "q_a_norm", "kv_norm", "kv_b", "q_bias", "k_bias", "v_bias",
+    "q_norm", "k_norm", "router",
+)  # fmt: skip
 _NONE = torch.empty(0)
 
 # The structs Shape, Layer and DecoderArgs of native/api.h.
-_pack_shape = Struct("14q4d").pack
-_pack_layer = Struct("47q").pack
+_pack_shape = Struct("15q4d").pack
+_pack_layer = Struct("68q").pack
 _pack_arguments = Struct("19q").pack
 _decoder = bound("decoder")
 
@@ -42,6 +48,7 @@ class DecoderShape:
 
     width: int
     heads: int
+    key_heads: int
     query: int
     q_rank: int
     rank: int
@@ -113,7 +120,7 @@ def _fits(layer: Mapping[str, Weight]) -> bool:
 
 def _layer(weights: Mapping[str, Weight]) -> bytes:
     fields: list[int] = []
-    for name in (*_NORMS, *_FEEDS):
+    for name in _WEIGHTS:
         if name in weights:
             fields += stored(weights[name]) or (0, 0, 0)
         else:

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from ingle import kernels
 from ingle.kernels.decoder import Decoder
 from ingle.models.batch import PAGE_TOKENS, StepBatch
-from ingle.models.config import ModelConfig, WithMLA
+from ingle.models.config import ModelConfig
 from ingle.models.layers.block import DecoderLayer, MTPLayer, decoder_shape
 from ingle.models.layers.linear import Embedding, Linear
 from ingle.models.layers.norm import RMSNorm
@@ -177,10 +177,10 @@ class CausalLM(nn.Module):
         return self._decoders
 
     def _decoder(self, layers: list[DecoderLayer]) -> Decoder | None:
-        c = self.config
-        if not layers or not isinstance(c, WithMLA):
+        if not layers:
             return None
-        return self.kernels.decoder(decoder_shape(c), [layer.weights() for layer in layers])
+        weights = [layer.weights() for layer in layers]
+        return self.kernels.decoder(decoder_shape(self.config), weights)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Self:
         """Weights are about to move (`to`, `float`, ...): forget their addresses."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,15 +13,23 @@ from ingle.kernels import cpu
 from ingle.models import build_model
 from ingle.models.batch import StepBatch
 from ingle.models.causal_lm import CausalLM
-from ingle.models.config import Yarn
+from ingle.models.config import LinearScaling, ModelConfig, Yarn
+from ingle.models.deepseek import DeepseekConfig
 from ingle.models.deepseek_v2 import DeepseekV2Config
+from ingle.models.llama import LlamaConfig
+from ingle.models.qwen2 import Qwen2Config
+from ingle.models.qwen3 import Qwen3Config
 from ingle.training.presets import model_preset
 
 pytestmark = pytest.mark.skipif(not cpu.available(), reason=cpu.unavailable_reason())
 
 NANO = model_preset("nano")
 YARN = Yarn(factor=4.0, original_max_position_embeddings=64, mscale=1.0, mscale_all_dim=1.0)
-CONFIGS = {
+DENSE: dict[str, Any] = {
+    "vocab_size": 512, "hidden_size": 72, "intermediate_size": 96, "num_hidden_layers": 3,
+    "num_attention_heads": 6, "num_key_value_heads": 2, "initializer_range": 0.3,
+}  # fmt: skip
+CONFIGS: dict[str, ModelConfig] = {
     "plain": NANO,
     "q_lora": replace(NANO, q_lora_rank=24),
     "groups": replace(NANO, n_group=4, topk_group=2, routed_scaling_factor=2.5),
@@ -45,6 +54,12 @@ CONFIGS = {
         topk_group=2,
         routed_scaling_factor=16.0,
         initializer_range=0.3,
+    ),
+    "llama": LlamaConfig(**DENSE, rope_scaling=LinearScaling(4.0)),
+    "qwen2": Qwen2Config(**DENSE),
+    "qwen3": Qwen3Config(**DENSE, head_dim=20),
+    "moe-16b": DeepseekConfig(
+        **DENSE, moe_intermediate_size=32, n_routed_experts=6, num_experts_per_tok=2
     ),
     "yarn": replace(NANO, rope_scaling=YARN),
 }
@@ -79,7 +94,7 @@ def test_one_call_equals_the_loop(
 ) -> None:
     model = build_model(CONFIGS[name], 3, kernels="cpu").to(kind).requires_grad_(False)
     for layer in model.model.layers:
-        if model.config.router_bias and hasattr(layer.mlp, "gate"):
+        if getattr(layer.mlp, "gate", None) and CONFIGS[name].router_bias:
             layer.mlp.gate.e_score_correction_bias = torch.randn(8) * 0.1
     main, mtp = model._whole_decoders()
     assert main is not None and (mtp is not None) == bool(model.num_mtp)

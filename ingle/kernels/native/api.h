@@ -149,19 +149,21 @@ struct QuantizeArgs {
 
 // A whole decoder: see decoder.cpp. Absent weights are null.
 struct Layer {
-  Weight input_norm, q_a, q_a_norm, q, kv_a, kv_norm, kv_b, o, post_norm;
+  Weight input_norm, o, post_norm;
+  Weight q_a, q_a_norm, q, kv_a, kv_norm, kv_b;                   // latent attention
+  Weight k, v, q_bias, k_bias, v_bias, q_norm, k_norm;            // grouped-query attention, and q
   Weight router, experts_gate_up, experts_down, gate, up, down;
   const float* bias;
   index_t inner;  // of gate, up and down: the dense layer's or the shared expert's
 };
 
 struct Shape {
-  index_t width, heads, query, q_rank, rank, channels, value;
+  index_t width, heads, key_heads, query, q_rank, rank, channels, value;
   index_t experts, expert_inner, groups, top_groups, top_k, normalise, softmax;
   double route_scale, eps, latent_eps, scale;
 };
 
-static_assert(sizeof(Layer) == 47 * 8 && sizeof(Shape) == 18 * 8, "the formats in kernels/decoder.py");
+static_assert(sizeof(Layer) == 68 * 8 && sizeof(Shape) == 19 * 8, "the formats in kernels/decoder.py");
 
 struct DecoderArgs {
   const Shape* shape;
@@ -182,6 +184,8 @@ INGLE_API int ingle_rms_norm(const NormArgs*);
 INGLE_API int ingle_rope(const RopeArgs*);
 INGLE_API int ingle_write_latent(const LatentArgs*);
 INGLE_API int ingle_mla_attention(const AttentionArgs*);
+INGLE_API int ingle_write_keys(const KeysArgs*);
+INGLE_API int ingle_gqa_attention(const GroupedArgs*);
 INGLE_API int ingle_route(const RouteArgs*);
 INGLE_API int ingle_mlp(const MlpArgs*);
 INGLE_API int ingle_experts(const ExpertsArgs*);

@@ -13,18 +13,19 @@ namespace {
 // Room for everything a layer passes from one kernel to the next.
 struct Room {
   std::vector<float> memory;
-  float *normed, *low, *q, *kv, *values, *attended, *fed, *shared, *weights;
+  float *normed, *low, *q, *kv, *v, *values, *attended, *fed, *shared, *weights;
   std::vector<int> ids;
 
   Room(const DecoderArgs& a, const Shape& s) : ids(a.rows * s.top_k) {
-    index_t sizes[] = {s.width, s.q_rank, s.heads * s.query, s.channels, s.heads * s.value,
+    // kv: latents, or keys beside the values in v
+    index_t sizes[] = {s.width, s.q_rank, s.heads * s.query, s.channels, s.channels, s.heads * s.value,
                        s.width, s.width, s.width, s.top_k};
-    float** parts[] = {&normed, &low, &q, &kv, &values, &attended, &fed, &shared, &weights};
+    float** parts[] = {&normed, &low, &q, &kv, &v, &values, &attended, &fed, &shared, &weights};
     index_t total = 0;
     for (index_t size : sizes) total += a.rows * size;
     memory.resize(total);
     float* next = memory.data();
-    for (int i = 0; i < 9; i++) {
+    for (int i = 0; i < 10; i++) {
       *parts[i] = next;
       next += a.rows * sizes[i];
     }
@@ -45,7 +46,49 @@ void add(float* x, const float* y, index_t n) {
   for (index_t i = 0; i < n; i++) x[i] += y[i];
 }
 
+void add_bias(float* y, index_t rows, index_t width, const Weight& bias) {
+  if (!bias.data) return;
+  with_type(bias.kind, bias.data, [&](auto* b) {
+    for (index_t n = 0; n < rows; n++)
+      for (index_t i = 0; i < width; i += VEC) {
+        int part = int(std::min<index_t>(VEC, width - i));
+        float* to = y + n * width + i;
+        store_part(to, load_part(to, part) + load_part(b + i, part), part);
+      }
+  });
+}
+
+int rope_halves(const DecoderArgs& a, const Shape& s, float* x, index_t heads) {
+  RopeArgs rope{x, a.rows, heads, s.query, a.cos, a.sin, s.query / 2, a.table_rows, a.positions, 1};
+  return ingle_rope(&rope);
+}
+
+int grouped_attention(const DecoderArgs& a, const Shape& s, const Layer& l, char* cache, Room& room) {
+  index_t rows = a.rows, query = s.heads * s.query, key = s.key_heads * s.query;
+  linear(room.normed, rows, s.width, l.q, query, room.q);
+  linear(room.normed, rows, s.width, l.k, key, room.kv);
+  linear(room.normed, rows, s.width, l.v, key, room.v);
+  add_bias(room.q, rows, query, l.q_bias);
+  add_bias(room.kv, rows, key, l.k_bias);
+  add_bias(room.v, rows, key, l.v_bias);
+  if (l.q_norm.data) {
+    norm(room.q, rows * s.heads, s.query, l.q_norm, s.eps, room.q);
+    norm(room.kv, rows * s.key_heads, s.query, l.k_norm, s.eps, room.kv);
+  }
+  if (int status = rope_halves(a, s, room.q, s.heads)) return status;
+  if (int status = rope_halves(a, s, room.kv, s.key_heads)) return status;
+  KeysArgs keys{room.kv, room.v, rows, key, a.slots, cache, a.cache_bf16, a.cache_pages * a.page_tokens};
+  if (int status = ingle_write_keys(&keys)) return status;
+  GroupedArgs attention{room.q, rows, s.heads, s.query, s.key_heads, cache, a.cache_bf16,
+                        a.cache_pages, a.page_tokens, a.pages, a.sequences, a.table_pages,
+                        a.sequence, a.positions, s.scale, room.values};
+  if (int status = ingle_gqa_attention(&attention)) return status;
+  return linear(room.values, rows, query, l.o, s.width, room.attended);
+}
+
 int attention(const DecoderArgs& a, const Shape& s, const Layer& l, index_t index, Room& room) {
+  char* cache = static_cast<char*>(a.cache) + index * a.cache_layer_bytes;
+  if (l.k.data) return grouped_attention(a, s, l, cache, room);
   index_t rows = a.rows, query = s.heads * s.query;
   if (l.q_a.data) {
     linear(room.normed, rows, s.width, l.q_a, s.q_rank, room.low);
@@ -58,7 +101,6 @@ int attention(const DecoderArgs& a, const Shape& s, const Layer& l, index_t inde
   RopeArgs rope{room.q, rows, s.heads, s.query, a.cos, a.sin, half, a.table_rows, a.positions, 0};
   if (int status = ingle_rope(&rope)) return status;
   linear(room.normed, rows, s.width, l.kv_a, s.channels, room.kv);
-  char* cache = static_cast<char*>(a.cache) + index * a.cache_layer_bytes;
   LatentArgs latent{room.kv, rows, s.channels, l.kv_norm.data, l.kv_norm.kind, s.rank, s.latent_eps,
                     a.cos, a.sin, a.table_rows, a.positions, a.slots, cache, a.cache_bf16,
                     a.cache_pages * a.page_tokens};

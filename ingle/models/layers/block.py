@@ -40,18 +40,11 @@ class DecoderLayer(nn.Module):
 
     def weights(self) -> dict[str, Weight]:
         """Every weight of the layer under its name in kernels/decoder.py."""
-        a, m = self.self_attn, self.mlp
-        assert isinstance(a, MLA)
         found: dict[str, Weight] = {
-            "input_norm": self.input_layernorm.weight, "kv_a": a.kv_a_proj_with_mqa.weight,
-            "kv_norm": a.kv_a_layernorm.weight, "kv_b": a.kv_b_proj.weight, "o": a.o_proj.weight,
+            "input_norm": self.input_layernorm.weight,
             "post_norm": self.post_attention_layernorm.weight,
-        }  # fmt: skip
-        if a.config.q_lora_rank is None:
-            found["q"] = a.q_proj.weight
-        else:
-            found |= {"q_a": a.q_a_proj.weight, "q_a_norm": a.q_a_layernorm.weight}
-            found["q"] = a.q_b_proj.weight
+        }
+        m = self.mlp
         if isinstance(m, MoE):
             found["router"] = m.gate.weight
             if m.gate.e_score_correction_bias is not None:
@@ -60,7 +53,8 @@ class DecoderLayer(nn.Module):
             found["experts_down"] = m.experts.down_proj
         always = m.shared_experts if isinstance(m, MoE) else m
         gate, up, down = always.gate_proj, always.up_proj, always.down_proj
-        return found | {"gate": gate.weight, "up": up.weight, "down": down.weight}
+        found |= {"gate": gate.weight, "up": up.weight, "down": down.weight}
+        return found | self.self_attn.weights()
 
     def step(
         self, x_ND: Tensor, batch: StepBatch, cache_PGC: Tensor, tables: tuple[Tensor, Tensor],
@@ -81,20 +75,25 @@ def _attention(config: ModelConfig) -> MLA | GQA:
     return GQA(config)
 
 
-def decoder_shape(c: WithMLA) -> DecoderShape:
+def decoder_shape(c: ModelConfig) -> DecoderShape:
     """The sizes of a config's layers, for the kernel that runs them all."""
     mixed = c if isinstance(c, WithExperts) else None
+    mla = c if isinstance(c, WithMLA) else None
+    gqa = c if isinstance(c, WithGQA) else None
+    query = mla.qk_head_dim if mla else gqa.head_dim if gqa else 0
     return DecoderShape(
-        width=c.hidden_size, heads=c.num_attention_heads, query=c.qk_head_dim,
-        q_rank=c.q_lora_rank or 0, rank=c.kv_lora_rank, channels=c.cache_width,
-        value=c.v_head_dim, experts=mixed.n_routed_experts if mixed else 0,
+        width=c.hidden_size, heads=c.num_attention_heads,
+        key_heads=gqa.num_key_value_heads if gqa else 0, query=query,
+        q_rank=(mla.q_lora_rank or 0) if mla else 0, rank=mla.kv_lora_rank if mla else 0,
+        channels=c.cache_width, value=mla.v_head_dim if mla else query,
+        experts=mixed.n_routed_experts if mixed else 0,
         expert_inner=mixed.moe_intermediate_size if mixed else 0,
         groups=mixed.n_group if mixed else 1, top_groups=mixed.topk_group if mixed else 1,
         top_k=mixed.num_experts_per_tok if mixed else 0,
         normalise=mixed is not None and mixed.norm_topk_prob,
         softmax=mixed is not None and mixed.scoring == "softmax",
         route_scale=mixed.routed_scaling_factor if mixed else 1.0, eps=c.rms_norm_eps,
-        latent_eps=LATENT_EPS, scale=softmax_scale(c.qk_head_dim, c.rope_scaling),
+        latent_eps=LATENT_EPS, scale=softmax_scale(query, c.rope_scaling),
     )  # fmt: skip
 
 

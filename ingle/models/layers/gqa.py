@@ -12,6 +12,7 @@ from types import ModuleType
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ingle.kernels.library import Weight
 from ingle.models.batch import StepBatch
 from ingle.models.config import WithGQA
 from ingle.models.layers.documents import document_attention
@@ -57,6 +58,17 @@ class GQA(nn.Module):
             return self.o_proj(out.transpose(1, 2).flatten(-2))
         out_THQ = document_attention(q_BTHQ[0], k_BTHQ[0], v_BTHQ[0], starts_T, self.scale)
         return self.o_proj(out_THQ.flatten(1)[None])
+
+    def weights(self) -> dict[str, Weight]:
+        """The weights under their names in kernels/decoder.py."""
+        found: dict[str, Weight] = {"o": self.o_proj.weight}
+        for name, project in (("q", self.q_proj), ("k", self.k_proj), ("v", self.v_proj)):
+            found[name] = project.weight
+            if project.bias is not None:
+                found[f"{name}_bias"] = project.bias
+        if self.config.qk_norm:
+            found |= {"q_norm": self.q_norm.weight, "k_norm": self.k_norm.weight}
+        return found
 
     def step(
         self, x_ND: Tensor, batch: StepBatch, cache_PGC: Tensor, tables: tuple[Tensor, Tensor],

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ingle.kernels.library import Weight
 from ingle.models.batch import StepBatch
 from ingle.models.config import WithMLA
 from ingle.models.layers.documents import document_attention
@@ -70,6 +71,17 @@ class MLA(nn.Module):
             return self.o_proj(out.transpose(1, 2).flatten(-2))
         out_THV = document_attention(q_BTHQ[0], k_BTHQ[0], v_BTHV[0], starts_T, self.scale)
         return self.o_proj(out_THV.flatten(1)[None])
+
+    def weights(self) -> dict[str, Weight]:
+        """The weights under their names in kernels/decoder.py."""
+        found: dict[str, Weight] = {
+            "kv_a": self.kv_a_proj_with_mqa.weight, "kv_norm": self.kv_a_layernorm.weight,
+            "kv_b": self.kv_b_proj.weight, "o": self.o_proj.weight,
+        }  # fmt: skip
+        if self.config.q_lora_rank is None:
+            return found | {"q": self.q_proj.weight}
+        q_a, norm, q_b = self.q_a_proj, self.q_a_layernorm, self.q_b_proj
+        return found | {"q_a": q_a.weight, "q_a_norm": norm.weight, "q": q_b.weight}
 
     def step(
         self, x_ND: Tensor, batch: StepBatch, cache_PGC: Tensor, tables: tuple[Tensor, Tensor],
