@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ingle.cli.loading import load
 
-    loaded = load(args.model, args.quant, max_sequences=1)
+    loaded = load(args.model, args.quant, keep_quantised=args.keep_quantised, max_sequences=1)
     conversation = Conversation(loaded, sampling(args, loaded.defaults), not args.no_think)
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not args.json
     if interactive:

@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     text = sys.stdin.read() if args.prompt == "-" else args.prompt
     if not text.strip():
         raise InvalidRequestError("The prompt is empty; give a question with -p.", "prompt")
-    loaded = load(args.model, args.quant, max_sequences=1)
+    loaded = load(args.model, args.quant, keep_quantised=args.keep_quantised, max_sequences=1)
     tokenizer = loaded.tokenizer
     thinking = not args.no_think and not args.raw and has_thinking(tokenizer)
     if args.raw:

@@ -36,7 +36,8 @@ class Loaded:
 def load(model: str | None, quant: Quant = "auto", **engine_options: Any) -> Loaded:
     """Load a model folder (None: the shipped reasoner) and set an engine up for it.
 
-    engine_options: fields of EngineConfig. Raises the typed errors of `ingle.errors`.
+    engine_options: `keep_quantised` and fields of EngineConfig. Raises the typed errors of
+    `ingle.errors`.
     """
     folder = resolve_model(model)
     llm = LLM(folder, quant, **engine_options)

@@ -17,7 +17,15 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "model", nargs="?", metavar="MODEL", help="model folder (default: the shipped reasoner)"
     )
+    add_quant(parser)
+
+
+def add_quant(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quant", choices=QUANTS, default="auto", help="weights in memory")
+    parser.add_argument(
+        "--keep-quantised", action="store_true",
+        help="keep quantised weights on disk, too, for a quick second start",
+    )  # fmt: skip
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingle.cli.options import QUANTS, add_json
+from ingle.cli.options import add_json, add_quant
 from ingle.cli.terminal import BOLD, DIM, EMBER, Styled
 from ingle.errors import ConfigError
 
@@ -31,7 +31,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=PORT, help="port (%(default)s); 0 picks one")
-    parser.add_argument("--quant", choices=QUANTS, default="auto", help="weights in memory")
+    add_quant(parser)
     parser.add_argument("--name", help="model name in the API (default: the folder's)")
     parser.add_argument(
         "--api-key-file",
@@ -80,8 +80,9 @@ def _serve(args: argparse.Namespace, listener: socket.socket, access: Any) -> No
 
     started = time.perf_counter()
     loaded = load(
-        args.model, args.quant, max_sequences=args.max_sequences, max_waiting=args.max_waiting
-    )
+        args.model, args.quant, keep_quantised=args.keep_quantised,
+        max_sequences=args.max_sequences, max_waiting=args.max_waiting,
+    )  # fmt: skip
     model = ServedModel(
         name=args.name or loaded.name,
         fingerprint=loaded.fingerprint,

@@ -55,7 +55,8 @@ class LLM:
     """A model folder with an engine around it.
 
     path: a folder in Hugging Face layout, None for the shipped reasoner. quant: how weights are
-    kept, see engine/storage.py. options: fields of EngineConfig. Raises ModelNotFoundError,
+    kept, see engine/storage.py. keep_quantised: keep them on disk, too, for a quick second start
+    (weights/cache.py). options: fields of EngineConfig. Raises ModelNotFoundError,
     ConfigError or WeightsError.
     """
 
@@ -64,6 +65,7 @@ class LLM:
         path: str | Path | None = None,
         quant: Quant = "auto",
         kernels: str = "auto",
+        keep_quantised: bool = False,
         **options: Any,
     ) -> None:
         from ingle.models import load_model, read_config, resolve_model
@@ -80,7 +82,7 @@ class LLM:
         defaults = read_generation_config(folder)
         options = {"eos_ids": defaults.eos_ids, "cache_dtype": storage.cache} | options
         with progress(f"loading {folder.name}", in_bytes=True) as show:
-            model = load_model(folder, storage.dtype, kernels, storage.kind, show)
+            model = load_model(folder, storage.dtype, kernels, storage.kind, show, keep_quantised)
         self._setup(model, tokenizer, EngineConfig(**options), defaults.params)
 
     @classmethod

@@ -23,6 +23,7 @@ from ingle.models.deepseek_v3 import DeepseekV3Config
 from ingle.models.layers.block import MTPLayer
 from ingle.models.layers.linear import Embedding, Linear, replace_weight
 from ingle.models.read import read_config
+from ingle.weights.cache import cache_file, read_cache, write_cache
 from ingle.weights.checkpoint import Checkpoint
 from ingle.weights.names import FP32, SCALE, sources
 from ingle.weights.quantize import quantise
@@ -46,12 +47,14 @@ def load_model(
     kernels: str = "auto",
     quant: Kind | None = None,
     progress: Progress | None = None,
+    keep: bool = False,
 ) -> CausalLM:
     """Load a model folder for inference: `model(tokens_BT) -> logits_BTV`.
 
     path: a folder in Hugging Face layout, None for the shipped reasoner. dtype: of what is not
     quantised. quant: how matrices are kept; None keeps all in dtype. progress: told how many bytes
-    have been read. Raises ModelNotFoundError, ConfigError or WeightsError.
+    have been read. keep: write quantised weights into the cache (weights/cache.py), or read them
+    from there. Raises ModelNotFoundError, ConfigError or WeightsError.
     """
     from ingle.models import resolve_model
 
@@ -67,7 +70,14 @@ def load_model(
         ignored = _untie_mtp(model, checkpoint)
         targets = [_Target(name, tensor, dtype, quant) for name, tensor in _own_tensors(model)]
         _check_names(targets, checkpoint, ignored)
-        _fill(targets, checkpoint, progress)
+        places = {target.name: target.place for target in targets}
+        kept = cache_file(checkpoint.files, f"{quant}:{dtype}") if keep and quant else None
+        if kept is not None and kept.is_file():
+            read_cache(kept, places, progress)
+        else:
+            _fill(targets, checkpoint, progress)
+            if kept is not None:
+                write_cache(kept, places)
     for target in targets:
         target.attach(model)
     if config.tie_word_embeddings:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ DTYPES = {
     "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
+_CODES = {dtype: code for code, dtype in DTYPES.items()}
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -102,15 +103,35 @@ def read_tensors(path: Path) -> Iterator[tuple[str, Tensor]]:
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """Write one file, atomically: a reader sees the old file or the whole new one."""
-    from safetensors.torch import save_file
+    """Write one file, atomically; tensors may share memory."""
+    write_tensors(path, {k: v.detach().contiguous() for k, v in tensors.items()}, metadata)
 
-    unfinished = path.with_suffix(".partial")
-    save_file(
-        {k: v.detach().contiguous().clone() for k, v in tensors.items()}, unfinished, metadata
-    )
-    unfinished.chmod(0o644)  # the library makes files that only their owner can read
-    os.replace(unfinished, path)
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write contiguous tensors without a copy of any; a reader sees the old file or all of the new.
+
+    Larger items come first, as the format's own library does, so that views are aligned.
+    """
+    order = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, tensor in order:
+        entry = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape)}
+        header[name] = entry | {"data_offsets": [end, end + tensor.nbytes]}
+        end += tensor.nbytes
+    raw = json.dumps(header, separators=(",", ":")).encode()
+    raw += b" " * (-len(raw) % 8)
+    unfinished = path.with_suffix(f".{os.getpid()}.partial")
+    try:
+        with unfinished.open("wb") as file:
+            file.write(len(raw).to_bytes(8, "little") + raw)
+            for _, tensor in order:
+                file.write(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+        os.replace(unfinished, path)
+    finally:
+        unfinished.unlink(missing_ok=True)
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

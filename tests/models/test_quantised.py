@@ -136,3 +136,39 @@ def test_a_scale_that_is_missing_or_no_number_is_named(tmp_path: Path) -> None:
     save_tensors(file, stored, {})
     with pytest.raises(WeightsError, match="finite"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_second_start_reads_what_the_first_kept(
+    kind: Kind, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INGLE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "model"
+    save_random("deepseek_v3", 6, folder, std=0.1)
+    tokens = torch.arange(40)
+    first = paged_logits(load_model(folder, quant=kind, keep=True), tokens, [40])
+    (kept,) = (tmp_path / "cache" / "weights").iterdir()
+    monkeypatch.setattr("ingle.models.load._fill", None)  # the second start rounds nothing
+    second = paged_logits(load_model(folder, quant=kind, keep=True), tokens, [40])
+    assert torch.equal(first, second)
+    kept.write_bytes(kept.read_bytes()[:-64])
+    with pytest.raises(WeightsError, match="truncated"):
+        load_model(folder, quant=kind, keep=True)
+
+
+def test_a_changed_shard_is_not_answered_from_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INGLE_CACHE", str(tmp_path / "cache"))
+    folder = tmp_path / "model"
+    outputs = []
+    for seed in (6, 7):
+        save_random("llama", 6, folder, std=0.1)
+        with Checkpoint(folder) as checkpoint:
+            tensors = {name: checkpoint.read(name) for name in checkpoint.entries}
+        tensors["model.norm.weight"] += seed
+        save_tensors(folder / "model.safetensors", tensors, {})
+        model = load_model(folder, quant="int8", keep=True)
+        outputs.append(paged_logits(model, torch.arange(5), [5]))
+    assert not torch.equal(*outputs)
+    assert len(list((tmp_path / "cache" / "weights").iterdir())) == 2
