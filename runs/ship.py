@@ -97,7 +97,7 @@ column shows.
 ## How it was made
 
 `runs/mini.sh`: pre-training on worked examples as plain text, then fine-tuning on chats with a rate
-that decays to zero. {steps:,} steps of 4,032 positions, {tokens / 1e6:.1f}M trained tokens, {minutes:.0f} minutes of steps
+that decays to zero. {steps:,} steps of 4,096 positions, {tokens / 1e6:.1f}M trained tokens, {minutes:.0f} minutes of steps
 (fp32, two cores of an AMD Zen 3 virtual machine). Muon for matrices, AdamW for the rest. Levels 4 and 5 of every task were
 never trained. Accepted MTP drafts during the evaluation, by position: {acceptance}.
 
