@@ -26,7 +26,7 @@ import torch
 
 from ingle.models import read_config, resolve_model
 from ingle.models.deepseek_v3 import DeepseekV3Config
-from ingle.prompt.deepseek_r1 import encode_chat
+from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.tasks import sample
 
@@ -50,7 +50,8 @@ def main() -> None:
         peer = Transformers(folder)
         for width in (1, 16):
             chosen = questions[:width]
-            prompts = [encode_chat([{"role": "user", "content": q}], tokenizer) for q in chosen]
+            encode = DeepSeekR1().encode
+            prompts = [encode([{"role": "user", "content": q}], tokenizer) for q in chosen]
             best = peer.choose(prompts, args.tokens)
             ours, theirs = [], []
             server.answer(chosen, args.tokens, tokenizer.eos_id)  # warm

@@ -58,22 +58,22 @@ class Conversation:
     """The turns so far; only answers are kept of what the model said, never its thoughts."""
 
     def __init__(self, loaded: Loaded, params: SamplingParams, thinking: bool) -> None:
-        from ingle.prompt.deepseek_r1 import has_thinking
-
         self.messages: list[dict[str, str]] = []
         self.out = Styled(sys.stdout)
         self._loaded, self._params = loaded, params
-        self._thinking = thinking and has_thinking(loaded.tokenizer)
+        self._thinking = thinking
 
     def ask(self, text: str, as_json: bool) -> None:
         """Print the answer to one message; a refused message is not kept."""
         from ingle.cli.answer import Answer
-        from ingle.prompt.deepseek_r1 import encode_chat
+        from ingle.prompt.encoder import ends_in_reasoning
 
+        tokenizer = self._loaded.tokenizer
         messages = [*self.messages, {"role": "user", "content": text}]
-        prompt = encode_chat(messages, self._loaded.tokenizer, self._thinking)
+        prompt = self._loaded.encoder.encode(messages, tokenizer, thinking=self._thinking)
+        thinks = ends_in_reasoning(prompt, tokenizer)
         with interruptible() as interrupted:
-            answer = Answer(self._loaded, prompt, self._params, self._thinking, interrupted)
+            answer = Answer(self._loaded, prompt, self._params, thinks, interrupted)
             last = None
             for piece in answer:
                 if as_json:

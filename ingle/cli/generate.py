@@ -25,18 +25,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ingle.cli.answer import Answer
     from ingle.cli.loading import load
-    from ingle.prompt.deepseek_r1 import encode_chat, has_thinking
+    from ingle.prompt.encoder import ends_in_reasoning
 
     text = sys.stdin.read() if args.prompt == "-" else args.prompt
     if not text.strip():
         raise InvalidRequestError("The prompt is empty; give a question with -p.", "prompt")
     loaded = load(args.model, args.quant, keep_quantised=args.keep_quantised, max_sequences=1)
     tokenizer = loaded.tokenizer
-    thinking = not args.no_think and not args.raw and has_thinking(tokenizer)
     if args.raw:
         prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
     else:
-        prompt = encode_chat([{"role": "user", "content": text}], tokenizer, thinking)
+        question = [{"role": "user", "content": text}]
+        prompt = loaded.encoder.encode(question, tokenizer, thinking=not args.no_think)
+    thinking = not args.raw and ends_in_reasoning(prompt, tokenizer)
     answer = Answer(loaded, prompt, sampling(args, loaded.defaults), thinking)
     out, err = Styled(sys.stdout), Styled(sys.stderr)
     thought = False

@@ -15,6 +15,7 @@ from ingle.models import resolve_model
 if TYPE_CHECKING:
     from ingle.engine.engine import Engine
     from ingle.engine.request import SamplingParams
+    from ingle.prompt.encoder import Encoder
     from ingle.prompt.tokenizer import Tokenizer
 
 SHIPPED_NAME = "ingle-reasoner"
@@ -31,6 +32,7 @@ class Loaded:
     parameters: int
     fingerprint: str
     examples: tuple[str, ...]
+    encoder: Encoder
 
 
 def load(model: str | None, quant: Quant = "auto", **engine_options: Any) -> Loaded:
@@ -51,6 +53,7 @@ def load(model: str | None, quant: Quant = "auto", **engine_options: Any) -> Loa
         parameters=llm.model.config.count_parameters(),
         fingerprint=_fingerprint(folder),
         examples=_examples() if shipped else (),
+        encoder=llm.encoder,
     )
 
 

@@ -89,6 +89,7 @@ def _serve(args: argparse.Namespace, listener: socket.socket, access: Any) -> No
         created=int(time.time()),
         defaults=loaded.defaults,
         examples=loaded.examples,
+        encoder=loaded.encoder,
     )
     service = EngineService(loaded.engine, loaded.tokenizer, model)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -18,6 +19,7 @@ from ingle.errors import ConfigError, IngleError, InvalidRequestError, QueueFull
 
 if TYPE_CHECKING:
     from ingle.engine.runner import StepModel
+    from ingle.prompt.encoder import Encoder
     from ingle.prompt.tokenizer import Tokenizer
 
 Prompt = str | list[int]
@@ -60,6 +62,8 @@ class LLM:
     ConfigError or WeightsError.
     """
 
+    folder: Path | None = None  # where the model came from; none for one that was in memory
+
     def __init__(
         self,
         path: str | Path | None = None,
@@ -84,6 +88,7 @@ class LLM:
         with progress(f"loading {folder.name}", in_bytes=True) as show:
             model = load_model(folder, storage.dtype, kernels, storage.kind, show, keep_quantised)
         self._setup(model, tokenizer, EngineConfig(**options), defaults.params)
+        self.folder = folder
 
     @classmethod
     def of(
@@ -104,6 +109,15 @@ class LLM:
         self.model, self.tokenizer, self.default_params = model, tokenizer, defaults
         self.engine = Engine(model, tokenizer, config)
         self._ids = count()
+
+    @cached_property
+    def encoder(self) -> Encoder:
+        """The chat format of the model's generation; ConfigError for a model that has none."""
+        from ingle.prompt.select import ENCODERS, encoder_of
+
+        if self.folder is None:
+            return ENCODERS["deepseek_r1"]  # what we train
+        return encoder_of(self.folder, self._tokenizer())
 
     @overload
     def generate(self, prompts: Prompt, params: SamplingParams | None = None) -> list[Result]: ...
@@ -153,14 +167,18 @@ class LLM:
 
         messages: mappings with `role` and `content`. thinking=False asks for the answer at once.
         """
-        from ingle.prompt.deepseek_r1 import encode_chat
+        from ingle.prompt.encoder import ends_in_reasoning
 
         tokenizer = self._tokenizer()
         one = not messages or isinstance(messages[0], Mapping)
         conversations: Any = [messages] if one else messages
-        ids = [encode_chat(conversation, tokenizer, thinking) for conversation in conversations]
+        encode = self.encoder.encode
+        ids = [encode(turns, tokenizer, thinking=thinking) for turns in conversations]
         outputs = self._run(ids, self._params(params, len(ids)))
-        return [_chat_result(out, tokenizer, thinking) for out in outputs]
+        return [
+            _chat_result(out, tokenizer, ends_in_reasoning(prompt, tokenizer))
+            for out, prompt in zip(outputs, ids, strict=True)
+        ]
 
     def _run(self, prompts: list[list[int]], params: list[SamplingParams]) -> list[_Output]:
         requests = [

@@ -29,9 +29,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ingle.errors import InvalidRequestError
 from ingle.prompt.deepseek_v3 import add_turns
-from ingle.prompt.encoder import ASSISTANT, END_THINK, THINK, USER
+from ingle.prompt.encoder import ASSISTANT, END_THINK, THINK
 
 if TYPE_CHECKING:
     from ingle.prompt.tokenizer import Tokenizer
@@ -73,61 +72,6 @@ class DeepSeekR1:
         return prompt.ids()
 
 
-def encode_chat(
-    messages: Sequence[Mapping[str, str]], tokenizer: Tokenizer, thinking: bool = True
-) -> list[int]:
-    """Token ids of a conversation without tools, also where the vocabulary has no think tags.
-
-    messages: mappings with `role` (system, developer, user, assistant) and `content`. System
-    texts are joined by a blank line and stand first wherever they were; earlier reasoning is
-    dropped, as R1's own template does. thinking=False closes the thought before it begins.
-    Raises InvalidRequestError for an empty list, an unknown role or a final assistant turn.
-    Source: chat_template of deepseek-ai/DeepSeek-R1, without its tool branches.
-    """
-    _check(messages)
-    system = "\n\n".join(m["content"] for m in messages if _is_system(m))
-    ids = [tokenizer.bos_id, *tokenizer.encode(system)]
-    for message in messages:
-        if message["role"] == "user":
-            ids += [tokenizer.special(USER), *tokenizer.encode(message["content"])]
-        elif message["role"] == "assistant":
-            answer = message["content"].split(END_THINK)[-1]
-            ids += [tokenizer.special(ASSISTANT), *tokenizer.encode(answer), tokenizer.eos_id]
-    ids.append(tokenizer.special(ASSISTANT))
-    if not has_thinking(tokenizer):
-        return ids
-    ids.append(tokenizer.special(THINK))
-    if thinking:
-        return ids + tokenizer.encode("\n")
-    return [
-        *ids,
-        *tokenizer.encode("\n\n"),
-        tokenizer.special(END_THINK),
-        *tokenizer.encode("\n\n"),
-    ]
-
-
 def has_thinking(tokenizer: Tokenizer) -> bool:
     """Whether the vocabulary has the two tokens a thought stands between."""
     return None not in (tokenizer.find_special(THINK), tokenizer.find_special(END_THINK))
-
-
-def _is_system(message: Mapping[str, str]) -> bool:
-    return message["role"] in ("system", "developer")
-
-
-def _check(messages: Sequence[Mapping[str, str]]) -> None:
-    if not messages:
-        raise InvalidRequestError("messages must hold at least one message.", "messages")
-    for index, message in enumerate(messages):
-        if not _is_system(message) and message["role"] not in ("user", "assistant"):
-            raise InvalidRequestError(
-                "A message's role must be system, developer, user or assistant.",
-                f"messages[{index}].role",
-            )
-    if messages[-1]["role"] == "assistant":
-        raise InvalidRequestError(
-            "The last message must not be the assistant's: continuing a given answer is not "
-            "supported.",
-            "messages",
-        )

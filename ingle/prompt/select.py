@@ -38,6 +38,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ingle.errors import ConfigError
@@ -47,9 +48,12 @@ from ingle.prompt.deepseek_r1 import DeepSeekR1, has_thinking
 from ingle.prompt.deepseek_v3 import DeepSeekV3
 from ingle.prompt.deepseek_v31 import DeepSeekV31
 from ingle.prompt.encoder import ASSISTANT, BOS, END_THINK, THINK, USER, Encoder
+from ingle.prompt.tokenizer import read_json_object
 
 if TYPE_CHECKING:
     from ingle.prompt.tokenizer import Tokenizer
+
+_MAX_TEMPLATE = 1 << 20
 
 ENCODERS: dict[str, Encoder] = {
     encoder.name: encoder
@@ -104,6 +108,24 @@ def choose_encoder(
         or _by_files(folder_config, tokenizer)
     )
     return ENCODERS[found]
+
+
+def encoder_of(folder: Path, tokenizer: Tokenizer, name: str | None = None) -> Encoder:
+    """The encoder for a model folder; raises as `choose_encoder`."""
+    config = read_json_object(folder / "config.json", required=True)
+    return choose_encoder(config, tokenizer, name=name, template=_read_template(folder))
+
+
+def _read_template(folder: Path) -> str:
+    """The folder's chat template, from either place that has one; "" without."""
+    file = folder / "chat_template.jinja"
+    if file.is_file() and file.stat().st_size < _MAX_TEMPLATE:
+        return file.read_text("utf-8", errors="replace")
+    found = read_json_object(folder / "tokenizer_config.json", required=False).get("chat_template")
+    if isinstance(found, list):  # several, each with a name
+        named = {t.get("name"): t.get("template") for t in found if isinstance(t, dict)}
+        found = named.get("default")
+    return found if isinstance(found, str) else ""
 
 
 def _by_template(template: str) -> str | None:

@@ -63,9 +63,9 @@ class Tokenizer:
         ConfigError for missing or damaged files.
         """
         folder = Path(folder)
-        content = _read(folder / "tokenizer.json", required=True)
-        names = _read(folder / "tokenizer_config.json", required=False)
-        config = _read(folder / "config.json", required=False)
+        content = read_json_object(folder / "tokenizer.json", required=True)
+        names = read_json_object(folder / "tokenizer_config.json", required=False)
+        config = read_json_object(folder / "config.json", required=False)
         bos, eos = (
             _content(names.get(f"{end}_token")) or _first(config.get(f"{end}_token_id"))
             for end in ("bos", "eos")
@@ -147,7 +147,8 @@ def _types(decoder: Any) -> set[str]:
     return {str(decoder.get("type"))}.union(*map(_types, parts))
 
 
-def _read(path: Path, required: bool) -> dict[str, Any]:
+def read_json_object(path: Path, required: bool) -> dict[str, Any]:
+    """A JSON object from a model folder, {} where it may be missing; ConfigError for damage."""
     if not required and not path.is_file():
         return {}
     try:

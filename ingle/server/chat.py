@@ -17,7 +17,7 @@ from starlette.types import Receive, Scope, Send
 
 from ingle.engine.request import Request, SamplingParams
 from ingle.errors import IngleError, InvalidRequestError, ModelNotFoundError
-from ingle.prompt.deepseek_r1 import encode_chat, has_thinking
+from ingle.prompt.encoder import ends_in_reasoning
 from ingle.server.body import read_json_body
 from ingle.server.errors import envelope, json_response
 from ingle.server.replies import Renderer, Reply
@@ -51,10 +51,11 @@ class ChatCompletions:
             chat, request = await asyncio.to_thread(self._prepare, body)
         else:
             chat, request = self._prepare(body)
+        tokenizer = self._service.tokenizer
+        thinking = ends_in_reasoning(request.prompt, tokenizer)
         request.salt = http.scope.get("ingle.salt", b"")
         stream = self._service.submit(request)
-        thinking = self._thinks(chat)
-        reply = Reply(self._service.tokenizer, thinking)
+        reply = Reply(tokenizer, thinking)
         renderer = self._renderer(chat, request.id, thinking)
         if chat.stream:
             return EventStream(stream, reply, renderer)
@@ -71,12 +72,9 @@ class ChatCompletions:
             for index, message in enumerate(chat.messages)
         ]
         params = sampling_params(chat, model.defaults, tokenizer.vocab_size)
-        prompt = encode_chat(messages, tokenizer, chat.wants_thinking)
+        prompt = model.encoder.encode(messages, tokenizer, thinking=chat.wants_thinking)
         self._service.check_length(len(prompt), params.max_tokens)
         return chat, Request(f"chatcmpl-{secrets.token_hex(12)}", prompt, params)
-
-    def _thinks(self, chat: ChatRequest) -> bool:
-        return chat.wants_thinking and has_thinking(self._service.tokenizer)
 
     def _renderer(self, chat: ChatRequest, request_id: str, thinking: bool) -> Renderer:
         return Renderer(

@@ -15,9 +15,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ingle.engine.request import Request, SamplingParams, TokenEvent
+from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.server.errors import EngineFailedError, GenerationFailedError
 
 if TYPE_CHECKING:
+    from ingle.prompt.encoder import Encoder
     from ingle.prompt.tokenizer import Tokenizer
 
 log = logging.getLogger("ingle.server")
@@ -44,7 +46,8 @@ class EngineLike(Protocol):
 class ServedModel:
     """What clients are told about the model, and what they get when they ask for nothing.
 
-    defaults: of the model's generation_config. examples: questions it was made for.
+    defaults: of the model's generation_config. examples: questions it was made for. encoder: its
+    chat format.
     """
 
     name: str
@@ -53,6 +56,7 @@ class ServedModel:
     defaults: SamplingParams = field(default_factory=SamplingParams)
     examples: tuple[str, ...] = ()
     aliases: tuple[str, ...] = ("ingle",)
+    encoder: Encoder = field(default_factory=DeepSeekR1)
 
     def answers_to(self, name: str) -> bool:
         return name == self.name or name in self.aliases

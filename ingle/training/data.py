@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ingle.prompt.deepseek_r1 import encode_chat
+from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.tasks import TASKS, Problem, sample
 
@@ -69,7 +69,7 @@ def chat_document(history: list[Problem], problem: Problem, tokenizer: Tokenizer
         messages.append({"role": "user", "content": turn.question})
         messages.append({"role": "assistant", "content": turn.answer})
     messages.append({"role": "user", "content": problem.question})
-    prompt = encode_chat(messages, tokenizer)
+    prompt = DeepSeekR1().encode(messages, tokenizer)
     answer = encode_answer(problem, tokenizer)
     return Document(prompt + answer, [False] * len(prompt) + [True] * len(answer))
 

@@ -49,7 +49,7 @@ def test_generate_raw_continues_the_text(model_folder, capsys):
 @pytest.mark.parametrize(
     "options",
     [["-p", "  "], ["-p", "x", "--temperature", "9"], ["-p", "x", "--max-tokens", "0"],
-     ["-p", "x" * 999], ["-p", "x", "--max-tokens", "999999999"], ["-p", "x", "--quant", "int4"]],
+     ["-p", "x" * 999], ["-p", "x", "--max-tokens", "999999999"]],
     ids=lambda options: " ".join(options)[:30],
 )  # fmt: skip
 def test_generate_refuses(model_folder, capsys, options):

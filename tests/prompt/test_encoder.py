@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from ingle.errors import InvalidRequestError
-from ingle.prompt.deepseek_r1 import encode_chat, has_thinking
+from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.tokenizer import build_tokenizer
 
@@ -17,6 +17,10 @@ def tokenizer(tmp_path_factory) -> Tokenizer:
     folder = tmp_path_factory.mktemp("tokenizer")
     build_tokenizer(folder)
     return Tokenizer.load(folder)
+
+
+def encode_chat(messages, tokenizer, thinking=True) -> list[int]:
+    return DeepSeekR1().encode(messages, tokenizer, thinking=thinking)
 
 
 def spelled(tokenizer, *turns: tuple[str, str], thinking: bool = True) -> str:
@@ -69,16 +73,3 @@ def test_refusals(tokenizer, turns):
     with pytest.raises(InvalidRequestError) as refusal:
         encode_chat(messages, tokenizer)
     assert refusal.value.param.startswith("messages")
-
-
-def test_vocabulary_without_think_tags_gets_a_plain_v3_prompt(tokenizer):
-    class Plain:
-        bos_id, eos_id = tokenizer.bos_id, tokenizer.eos_id
-        encode, special = staticmethod(tokenizer.encode), staticmethod(tokenizer.special)
-
-        def find_special(self, name):
-            return None if "think" in name else tokenizer.find_special(name)
-
-    assert not has_thinking(Plain())
-    ids = encode_chat([{"role": "user", "content": "Hi"}], Plain())
-    assert tokenizer.decode(ids, skip_special=False) == f"{BOS}<｜User｜>Hi<｜Assistant｜>"
