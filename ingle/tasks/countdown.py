@@ -2,16 +2,21 @@
 
     Use 75, 6, 12 to make 3.
     3 from 75 6 12
-    12: 15-12 12-9 36/12 12/4
-    75+6=81 75-6=69 75*6=450 no
-    6: 9-6 6-3 18/6 6/2
-    75+12=87 75-12=63 75*12=900 no
-    75: 78-75 75-72 225/75 75/25
-    12+6=18 12-6=6 12*6=72 yes
+    12: 015- 009~ 036/ 004%
+    75+6=081 75-6=069 75*6=450
+    6: 009- 003~ 018/ 002%
+    75+12=087 75-12=063 75*12=900
+    75: 078- 072~ 225/ 025%
+    12+6=018 12-6=006 12*6=072~
 
 A search from both ends with real back-tracking: choose the number used last (the last one of the
-question first), write every equation that makes the target with it, then what the other two
-numbers give, until one value is the other side of an equation. Here 72: 75-(12*6) = 3.
+question first) and write which values x would make the target with it, each followed by how: 12
+with + is x+12, - is x-12, ~ is 12-x, * is x*12, / is x/12, % is 12/x. Then write what the other
+two numbers give, until one is a value that was asked for; its sign is repeated. Here 72~:
+75-(12*6) = 3.
+
+Values are three digits wide, so that a value and the same value asked for look the same: whether
+one was asked for is then a matter of having seen it before, not of comparing numbers.
 """
 
 from __future__ import annotations
@@ -62,6 +67,10 @@ TEMPLATES = (
 PHRASES = (*BARE, *TEMPLATES, NO_WAY)
 _TARGETS = {1: 50, 2: 100, 3: 200, 4: 500, 5: 999}
 _BIG = (25, 50, 75, 100)
+_FORMS = {
+    "+": "{x}+{last}", "-": "{x}-{last}", "~": "{last}-{x}", "*": "{x}*{last}", "/": "{x}/{last}",
+    "%": "{last}/{x}",
+}  # fmt: skip
 
 
 def generate(rng: random.Random, level: int) -> Problem:
@@ -100,15 +109,15 @@ def solve(numbers: list[int], target: int) -> tuple[str, str | None]:
         last = numbers[index]
         large, small = sorted(numbers[:index] + numbers[index + 1 :], reverse=True)
         wanted = list(_equations(last, target))
-        lines.append(f"{last}: {' '.join(form.format(x=value) for form, value in wanted)}")
+        lines.append(f"{last}: {' '.join(f'{value:03d}{sign}' for sign, value in wanted)}")
         facts = []
         for pair, value in _pairs(large, small):
-            facts.append(f"{pair}={value}")
-            for form, needed in wanted:
+            facts.append(f"{pair}={value:03d}")
+            for sign, needed in wanted:
                 if needed == value:
-                    lines.append(f"{' '.join(facts)} yes")
-                    return "\n".join(lines), form.format(x=f"({pair})")
-        lines.append(f"{' '.join(facts)} no")
+                    lines.append(f"{' '.join(facts)}{sign}")
+                    return "\n".join(lines), _FORMS[sign].format(x=f"({pair})", last=last)
+        lines.append(" ".join(facts))
     return "\n".join(lines), None
 
 
@@ -148,18 +157,18 @@ def _numbers(rng: random.Random, level: int) -> list[int]:
 
 
 def _equations(last: int, target: int) -> Iterator[tuple[str, int]]:
-    """Every way to make the target with `last` and one more number x: (form, x)."""
+    """Every way to make the target with `last` and one more number x: (sign, x)."""
     if target > last:
-        yield f"{{x}}+{last}", target - last
-    yield f"{{x}}-{last}", target + last
+        yield "+", target - last
+    yield "-", target + last
     if last > target:
-        yield f"{last}-{{x}}", last - target
+        yield "~", last - target
     if target % last == 0:
-        yield f"{{x}}*{last}", target // last
+        yield "*", target // last
     if last > 1 and min(target, last) <= MAX_FACTOR and target * last <= MAX_PRODUCT:
-        yield f"{{x}}/{last}", target * last
+        yield "/", target * last
     if last % target == 0:
-        yield f"{last}/{{x}}", last // target
+        yield "%", last // target
 
 
 def _pairs(large: int, small: int) -> Iterator[tuple[str, int]]:
