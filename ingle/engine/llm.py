@@ -74,6 +74,7 @@ class LLM:
     ) -> None:
         from ingle.models import load_model, read_config, resolve_model
         from ingle.prompt.tokenizer import Tokenizer
+        from ingle.weights.checkpoint import Checkpoint
 
         folder = resolve_model(path)
         config, tokenizer = read_config(folder), Tokenizer.load(folder)
@@ -82,7 +83,7 @@ class LLM:
                 f"tokenizer.json has tokens up to {tokenizer.vocab_size - 1}, the model only "
                 f"{config.vocab_size} rows for them: the files do not belong together."
             )
-        storage = choose_storage(quant, config)
+        storage = choose_storage(quant, config, Checkpoint(folder).dtype)
         defaults = read_generation_config(folder)
         options = {"eos_ids": defaults.eos_ids, "cache_dtype": storage.cache} | options
         with progress(f"loading {folder.name}", in_bytes=True) as show:

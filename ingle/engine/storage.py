@@ -29,17 +29,19 @@ class Storage:
     cache: torch.dtype
 
 
-def choose_storage(quant: Quant, config: ModelConfig) -> Storage:
+def choose_storage(quant: Quant, config: ModelConfig, stored: torch.dtype) -> Storage:
     """What to keep a model of this config in.
 
-    "auto": bf16 below 1 GB, which is what released weights are made of; above that int8 where it
-    leaves enough memory free, else int4. Raises ConfigError for an unknown word.
+    stored: what most of its file is in. "auto": below 1 GB without any loss, so bf16 where the
+    file is that and else fp32; above that int8 where it leaves enough memory free, else int4.
+    Raises ConfigError for an unknown word.
     """
     if quant not in get_args(Quant):
         raise ConfigError(f"quant must be one of {', '.join(get_args(Quant))}.")
     if quant == "auto":
         if weight_bytes(config, "bf16") < _SMALL:
-            return Storage(torch.bfloat16, None, torch.float32)
+            exact = stored if stored is torch.bfloat16 else torch.float32
+            return Storage(exact, None, torch.float32)
         fits = weight_bytes(config, "int8") < _SHARE * available_memory()
         quant = "int8" if fits else "int4"
     if quant == "fp32":

@@ -40,11 +40,11 @@ TEMPLATES = (
     "highest common factor of {a} and {b}",
 )
 PHRASES = BARE + TEMPLATES
-_LIMITS = {1: 30, 2: 99, 3: 400, 4: 999, 5: 9999}
+_LIMITS = {1: 30, 2: 99, 3: 300, 4: 999, 5: 9999}
 
 
 def generate(rng: random.Random, level: int) -> Problem:
-    """Two numbers up to 30, 99 or 400 (harder: 999, 9999), half of them with a common factor."""
+    """Two numbers up to 30, 99 or 300 (harder: 999, 9999), half of them with a common factor."""
     while True:
         left, right = _draw(rng, _LIMITS[level])
         trace = solve(left, right)

@@ -41,11 +41,11 @@ TEMPLATES = (
     "What is {items} in ascending order?",
 )
 PHRASES = BARE + TEMPLATES
-_SHAPES = {1: (3, 4, 2), 2: (4, 6, 2), 3: (5, 8, 3), 4: (8, 12, 3), 5: (10, 16, 4)}
+_SHAPES = {1: (3, 4, 2), 2: (4, 6, 2), 3: (5, 7, 3), 4: (8, 12, 3), 5: (10, 16, 4)}
 
 
 def generate(rng: random.Random, level: int) -> Problem:
-    """Level 1 has 3-4 numbers up to 99, 2 has 4-6, 3 has 5-8 up to 999."""
+    """Level 1 has 3-4 numbers up to 99, 2 has 4-6, 3 has 5-7 up to 999."""
     fewest, most, digits = _SHAPES[level]
     count = rng.randint(fewest, most)
     if rng.random() < 0.3:

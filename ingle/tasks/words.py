@@ -110,17 +110,17 @@ would wound write wrong yard year yellow yesterday yogurt young zebra zero zippe
 COMMON = tuple(_COMMON.split())
 
 _KNOWN = """
-about add after all and appear are arrange ascending ask away backward backwards base bases between
-biggest binary both calculate can capital code combine comes common compute convert count countdown
-decimal divides divisor does equals explain express factor find for found from gcd get give good
-greatest have hello help hex hexadecimal highest how ingle into know largest less letter letters
-like list make many minus much multiplied multiply name number numbers occur octal often old order
-out please plus prime product put puzzles reach reasoner result reverse reversed sentence small
-smallest solve sort spell spelled subtract sum take target tell ternary that the there these this
-times today together total trained try turn use using very way what where which who why with word
-words work write yes you your
+about add after all and appear are arrange ascending ask away backward backwards base bases
+between biggest binary both calculate can capital code combine comes common compute convert count
+countdown days decimal divides divisor does equals explain express factor find for found from gcd
+get give good greatest have hello help hex hexadecimal highest how ingle into know largest less
+letter letters like list make many minus much multiplied multiply name number numbers occur octal
+often old order out please plus prime product put puzzles reach reasoner result reverse reversed
+sentence small smallest solve sort spell spelled subtract sum take target tell ternary that the
+there these this times today together total trained try turn use using very way what where which
+who why with word words work write you your
 """
-KNOWN = tuple(_KNOWN.split())
+KNOWN = dict.fromkeys(_KNOWN.split())  # in order, and quick to ask
 
 _ONSETS = (
     *"bcdfghjklmnprstvwz", "bl", "br", "ch", "cl", "cr", "dr", "fl", "gr", "pl", "pr", "qu", "sh",

@@ -25,7 +25,7 @@ _SPLIT = r" ?[A-Za-z]+|\s|."
 _FIELD = re.compile(r"\{[a-z]+\}")
 # Single letters stay bytes: " a" is a word, but also a letter of a trace.
 _WORD = re.compile(r" ?[A-Za-z]{2,}")
-_TRACE_WORDS = (" from", " yes", " no")
+_TRACE_WORDS = (" from",)
 
 
 def build_tokenizer(folder: Path, vocab_size: int = 512, model_max_length: int = 2048) -> None:

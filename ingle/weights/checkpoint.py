@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,6 +61,14 @@ class Checkpoint:
             entry = self.entries.get(name)
             if entry is None or self.files[entry.file].name != file:
                 raise WeightsError(f"The index says that {name} is in {file}; it is not.")
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What most of the bytes are in."""
+        sizes: Counter[torch.dtype] = Counter()
+        for entry in self.entries.values():
+            sizes[entry.dtype] += entry.nbytes
+        return sizes.most_common(1)[0][0] if sizes else torch.float32
 
     def __enter__(self) -> Checkpoint:
         self._descriptors = [os.open(path, os.O_RDONLY | os.O_CLOEXEC) for path in self.files]

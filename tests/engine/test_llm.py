@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from ingle.errors import (
     InvalidRequestError,
     ModelNotFoundError,
 )
-from ingle.models import DeepseekV3Config, build_model, save_model
+from ingle.models import build_model, save_model
 from ingle.prompt.tokenizer import byte_symbols
 from tests.engine.test_real_model import CONFIG
 
@@ -64,8 +65,7 @@ def write_tokenizer(folder: Path) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("model")
-    values = {name: getattr(CONFIG, name) for name in CONFIG.__dataclass_fields__}
-    config = DeepseekV3Config(**values | {"vocab_size": 262, "bos_token_id": 256})
+    config = replace(CONFIG, vocab_size=262, bos_token_id=256)
     save_model(build_model(config, seed=3), path, torch.float32)
     write_tokenizer(path)
     defaults = {"temperature": 0.6, "top_p": 0.95, "do_sample": True, "eos_token_id": [257]}

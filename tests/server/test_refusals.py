@@ -17,7 +17,7 @@ BAD_FIELDS = [
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": "x", "name": "n"}]}, "messages[0].name"),
-    ({"messages": [*MESSAGES, {"role": "assistant", "content": "x"}]}, "messages"),
+    ({"messages": [*MESSAGES, {"role": "assistant", "content": "x"}]}, "messages[1]"),
     ({"messages": [{"role": "assistant", "tool_calls": [1]}]}, "messages[0].tool_calls"),
     (
         {
