@@ -1,7 +1,7 @@
 """Decoder layers in one native call: see native/decoder.cpp.
 
 Called one by one from Python, the kernels of a small model's step cost more than they compute. The
-loop over layers in models/deepseek_v3.py is the reference; results are equal to the last bit.
+loop over layers in models/causal_lm.py is the reference; results are equal to the last bit.
 
 Legend: N rows, D model width, L layers, P pages, G page tokens, C cached values per token.
 """

@@ -81,7 +81,11 @@ def load_model(
     for target in targets:
         target.attach(model)
     if config.tie_word_embeddings:
-        model.lm_head.weight = model.model.embed_tokens.weight
+        table = model.model.embed_tokens.weight
+        if isinstance(table, Quantized):
+            replace_weight(model.lm_head, "weight", table)
+        else:
+            model.lm_head.weight = table
     for name, buffer in model.named_buffers():
         if buffer.is_meta:  # load_E: not part of a checkpoint
             owner, _, leaf = name.rpartition(".")

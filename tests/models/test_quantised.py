@@ -15,6 +15,7 @@ from ingle import LLM, SamplingParams
 from ingle.errors import WeightsError
 from ingle.kernels.quantized import Kind, Quantized, dequantise_blocks
 from ingle.models import build_model, load_model, save_model
+from ingle.models.qwen2 import Qwen2Config
 from ingle.training.presets import model_preset
 from ingle.weights.checkpoint import Checkpoint
 from ingle.weights.safetensors import save_tensors
@@ -172,3 +173,15 @@ def test_a_changed_shard_is_not_answered_from_the_cache(
         outputs.append(paged_logits(model, torch.arange(5), [5]))
     assert not torch.equal(*outputs)
     assert len(list((tmp_path / "cache" / "weights").iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tied_table_stays_one_table(kind: Kind, tmp_path: Path) -> None:
+    config = Qwen2Config(
+        vocab_size=97, hidden_size=64, intermediate_size=96, num_hidden_layers=2,
+        num_attention_heads=4, tie_word_embeddings=True,
+    )  # fmt: skip
+    save_model(build_model(config, 1), tmp_path, torch.float32)
+    model = load_model(tmp_path, quant=kind)
+    assert model.lm_head.weight is model.model.embed_tokens.weight
+    assert torch.isfinite(paged_logits(model, torch.arange(20), [20])).all()
