@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("run", type=Path)
     parser.add_argument("--n", type=int, default=600, help="problems per task for the card")
     parser.add_argument("--seed", type=int, default=7)
+    parser.add_argument("--before", default="", help="a sentence on what the run's parent was")
     args = parser.parse_args()
     model = load_model(args.run, torch.float32)
     save_model(model, REASONER, torch.bfloat16)
@@ -37,15 +38,16 @@ def main() -> None:
     (REASONER / "generation_config.json").write_text(json.dumps(greedy, indent=2) + "\n", "utf-8")
     llm = LLM(REASONER, max_sequences=32)
     found = evaluate(llm, list(TASKS), args.n, args.seed)
-    (REASONER / "README.md").write_text(card(llm, args.run, found, args.n, args.seed), "utf-8")
+    (REASONER / "README.md").write_text(card(llm, args.run, found, args), "utf-8")
     print((REASONER / "README.md").read_text("utf-8"))
 
 
 def history(run: Path) -> tuple[int, int, float]:
-    """Steps, trained tokens and minutes over both stages, from their metrics."""
+    """Steps, trained tokens and minutes, from the metrics of the run and its pre-training."""
     steps = tokens = 0
     seconds = 0.0
-    for folder in (run.with_name(run.name.replace("sft", "pretrain")), run):
+    stages = (run.with_name(run.name.replace("sft", "pretrain")), run)
+    for folder in (stage for stage in stages if stage.is_dir()):
         for line in (folder / "metrics.jsonl").read_text("utf-8").splitlines()[1:]:
             entry = json.loads(line)
             steps, tokens = steps + 1, tokens + entry["trained_tokens"]
@@ -53,8 +55,9 @@ def history(run: Path) -> tuple[int, int, float]:
     return steps, tokens, seconds / 60
 
 
-def card(llm: LLM, run: Path, found: Evaluation, n: int, seed: int) -> str:
+def card(llm: LLM, run: Path, found: Evaluation, args: argparse.Namespace) -> str:
     """The model card: data, recipe, accuracy per task, limits."""
+    n, seed = args.n, args.seed
     config = llm.model.config
     steps, tokens, minutes = history(run)
     rows = []
@@ -97,7 +100,7 @@ column shows.
 ## How it was made
 
 `runs/mini.sh`: pre-training on worked examples as plain text, then fine-tuning on chats with a rate
-that decays to zero. {steps:,} steps of 4,096 positions, {tokens / 1e6:.1f}M trained tokens, {minutes:.0f} minutes of steps
+that decays to zero. {args.before}{steps:,} steps of 8,192 positions, {tokens / 1e6:.1f}M trained tokens, {minutes:.0f} minutes of steps
 (fp32, two cores of an AMD Zen 3 virtual machine). Muon for matrices, AdamW for the rest. Levels 4 and 5 of every task were
 never trained. Accepted MTP drafts during the evaluation, by position: {acceptance}.
 

@@ -41,3 +41,14 @@ def update_router_biases(model: CausalLM, speed: float) -> Balance:
             bias_E += bias_update(module.load_E, speed)
         module.load_E.zero_()
     return Balance(worst, dead)
+
+
+def expert_loads(model: CausalLM) -> list[Tensor]:
+    """The load counters of all expert layers, in order."""
+    return [module.load_E for module in model.modules() if isinstance(module, MoE)]
+
+
+def router_biases(model: CausalLM) -> list[Tensor]:
+    """The selection biases of all expert layers, in order."""
+    routers = (module.gate for module in model.modules() if isinstance(module, MoE))
+    return [r.e_score_correction_bias for r in routers if r.e_score_correction_bias is not None]

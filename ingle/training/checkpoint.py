@@ -7,11 +7,11 @@ import os
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from ingle.errors import WeightsError
 from ingle.models import save_model
 from ingle.models.causal_lm import CausalLM
+from ingle.training.balance import expert_loads
 from ingle.training.optim import Optimizers
 from ingle.weights.safetensors import read_tensors, save_tensors
 
@@ -58,8 +58,3 @@ def load_weights(folder: Path, model: CausalLM) -> None:
             if name != other or target.shape != value.shape:
                 raise WeightsError(f"{folder.name} holds another model: {other} where {name} is.")
             target.copy_(value)
-
-
-def expert_loads(model: CausalLM) -> list[Tensor]:
-    """The load counters of all expert layers, in order."""
-    return [buffer for name, buffer in model.named_buffers() if name.endswith("load_E")]

@@ -71,7 +71,7 @@ def fresh_problems(task: str, n: int, seed: int, levels: tuple[int, ...] | None 
 
 def evaluate(
     llm: LLM, tasks: list[str], n: int, seed: int, levels: tuple[int, ...] | None = None,
-    max_tokens: int = 320,
+    max_tokens: int = 400,
 ) -> Evaluation:  # fmt: skip
     """Ask n fresh problems per task greedily; small talk has one level whatever `levels` says."""
     problems = [

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import sys
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -15,13 +15,12 @@ import torch
 from ingle.models import build_model
 from ingle.models.causal_lm import CausalLM
 from ingle.models.deepseek_v3 import DeepseekV3Config
-from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import Balance, update_router_biases
 from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from ingle.training.data import Mixture, batch_at
-from ingle.training.loss import training_loss
+from ingle.training.data import Mixture
 from ingle.training.optim import OptimConfig, Optimizers
 from ingle.training.report import write_report
+from ingle.training.streams import StepLoss, Streams
 from ingle.training.tokenizer import build_tokenizer
 
 
@@ -38,7 +37,8 @@ class Run:
     model: DeepseekV3Config
     mixture: Mixture
     steps: int
-    batch_tokens: int = 4096  # tokens of a step, one packed stream
+    batch_tokens: int = 8192  # tokens of a step
+    streams: int = 2  # packed streams they are cut into, each the work of one process
     longest: int = 512  # a document of more tokens is skipped
     seed: int = 0
     warmup: int = 50
@@ -46,7 +46,7 @@ class Run:
     optim: OptimConfig = field(default_factory=OptimConfig)
     clip: float = 1.0
     mtp_weight: float = 0.3
-    mtp_share: float = 0.25  # share of the tokens the MTP loss is estimated on
+    mtp_share: float = 0.125  # share of the tokens the MTP loss is estimated on
     bias_speed: float = 5e-3
     bias_freeze: float = 0.0
     parent: Path | None = None
@@ -62,42 +62,41 @@ class Run:
         return 0.0 if step >= self.steps * (1 - self.bias_freeze) else self.bias_speed
 
 
-def train(run: Run, folder: Path, compiled: bool = True, stop_after: int | None = None) -> CausalLM:
+def train(
+    run: Run, folder: Path, compiled: bool = True, stop_after: int | None = None,
+    processes: int | None = None,
+) -> CausalLM:  # fmt: skip
     """Run, or go on with, a training run in `folder`; returns the trained model.
 
     Leaves a model folder that serves as it is, `metrics.jsonl` and `report.html`. stop_after ends
-    this call at that step, to be continued by the next.
+    this call at that step, to be continued by the next. processes: how many compute gradients
+    (default: one a core, at most one a stream of the run).
     """
     model = build_model(run.model, run.seed, kernels="reference").train()
     if run.parent is not None:
         load_weights(run.parent, model)
     optimizers = Optimizers(model, run.optim)
     done = load_checkpoint(folder, model, optimizers)
-    tokenizer = _tokenizer(run, folder)
-    loss_function: Callable = training_loss
-    if compiled and _can_compile():
-        loss_function = torch.compile(training_loss, dynamic=False)
+    write_tokenizer(run, folder)
+    compiled = compiled and _can_compile()
     log = MetricsLog(folder / "metrics.jsonl", run, done)
     last = min(run.steps, stop_after or run.steps)
-    for step in range(done, last):
-        started = time.perf_counter()
-        batch = batch_at(run.mixture, tokenizer, run.seed, step, run.batch_tokens, run.longest)
-        loss, main, mtp = loss_function(
-            model, batch, run.mtp_weight, round(run.mtp_share * run.batch_tokens)
-        )
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip)
-        optimizers.step(run.learning_rate(step))
-        balance = update_router_biases(model, run.bias_speed_at(step))
-        trained = int((batch.targets_T != -100).sum())
-        log.write(step, float(main), float(mtp), float(norm), balance, trained, started)
-        if (step + 1) % run.save_every == 0 or step + 1 == last:
-            save_checkpoint(folder, model, optimizers, step + 1)
-            write_report(folder)
+    with Streams(run, model, folder, compiled, processes or os.cpu_count() or 1) as streams:
+        for step in range(done, last):
+            started = time.perf_counter()
+            loss = streams.gradient(step)
+            with streams.resting():
+                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip)
+                optimizers.step(run.learning_rate(step))
+            balance = update_router_biases(model, run.bias_speed_at(step))
+            log.write(step, loss, float(norm), balance, started)
+            if (step + 1) % run.save_every == 0 or step + 1 == last:
+                save_checkpoint(folder, model, optimizers, step + 1)
+                write_report(folder)
     return model.eval()
 
 
-def _tokenizer(run: Run, folder: Path) -> Tokenizer:
+def write_tokenizer(run: Run, folder: Path) -> None:
     """The parent's tokenizer, or a fresh one; its files become part of the run's folder."""
     folder.mkdir(parents=True, exist_ok=True)
     if run.parent is None:
@@ -105,7 +104,6 @@ def _tokenizer(run: Run, folder: Path) -> Tokenizer:
     else:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copyfile(run.parent / name, folder / name)
-    return Tokenizer.load(folder)
 
 
 def _can_compile() -> bool:
@@ -136,16 +134,16 @@ class MetricsLog:
         self.smooth: float | None = None
 
     def write(
-        self, step: int, main: float, mtp: float, norm: float, balance: Balance, trained: int,
-        started: float,
-    ) -> None:  # fmt: skip
+        self, step: int, loss: StepLoss, norm: float, balance: Balance, started: float
+    ) -> None:
         seconds = time.perf_counter() - started
+        main, mtp = loss.main, loss.mtp
         self.smooth = main if self.smooth is None else 0.95 * self.smooth + 0.05 * main
         entry = {
             "step": step, "loss": round(main, 5), "mtp_loss": round(mtp, 5),
             "grad_norm": round(norm, 4), "lr": round(self.run.learning_rate(step), 5),
             "max_violation": round(balance.max_violation, 3), "dead_experts": balance.dead_experts,
-            "trained_tokens": trained, "seconds": round(seconds, 3),
+            "trained_tokens": loss.trained, "seconds": round(seconds, 3),
         }  # fmt: skip
         self.file.write(json.dumps(entry) + "\n")
         self.file.flush()

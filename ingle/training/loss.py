@@ -13,10 +13,17 @@ from ingle.models.causal_lm import CausalLM
 from ingle.training.data import PackedBatch
 
 
-def mean_cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Cross-entropy over targets other than -100; zero when there are none."""
+def mean_cross_entropy(logits: Tensor, targets: Tensor, count: Tensor) -> Tensor:
+    """Summed cross-entropy over targets other than -100, divided by `count`."""
     total = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="sum")
-    return total / (targets != -100).sum().clamp(min=1)
+    return total / count.clamp(min=1)
+
+
+def count_targets(batch: PackedBatch, mtp_tokens: int) -> Tensor:
+    """Trained tokens of the main and of the MTP loss, [2]: add those of all streams of a step."""
+    some = slice(0, mtp_tokens)
+    _, after_T = shift_targets(batch.tokens_T[some], batch.targets_T[some], batch.starts_T[some])
+    return torch.stack([(targets != -100).sum() for targets in (batch.targets_T, after_T)])
 
 
 def shift_targets(tokens_T: Tensor, targets_T: Tensor, starts_T: Tensor) -> tuple[Tensor, Tensor]:
@@ -28,20 +35,22 @@ def shift_targets(tokens_T: Tensor, targets_T: Tensor, starts_T: Tensor) -> tupl
 
 
 def training_loss(
-    model: CausalLM, batch: PackedBatch, mtp_weight: float, mtp_tokens: int
+    model: CausalLM, batch: PackedBatch, mtp_weight: float, mtp_tokens: int, counts: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     """`L_main + mtp_weight * L_mtp` (arXiv 2412.19437, section 2.2), then both parts.
+
+    counts: the trained tokens of both losses in the whole step, of which this stream is a share.
 
     The MTP term is estimated on the first `mtp_tokens` of the stream: documents are independent,
     so any of them are a fair sample, and a share of them costs that share of its time.
     """
     hidden_1TD = model.hidden(batch.tokens_T[None], batch.starts_T)
-    main = mean_cross_entropy(model.logits(hidden_1TD)[0], batch.targets_T)
+    main = mean_cross_entropy(model.logits(hidden_1TD)[0], batch.targets_T, counts[0])
     if not mtp_tokens:
         return main, main.detach(), torch.zeros(())
     some = slice(0, mtp_tokens)
     starts_T = batch.starts_T[some]
     next_T, after_T = shift_targets(batch.tokens_T[some], batch.targets_T[some], starts_T)
     mtp_hidden = model.mtp_hidden(hidden_1TD[:, some], next_T[None], starts_T)
-    mtp = mean_cross_entropy(model.mtp_logits(mtp_hidden)[0], after_T)
+    mtp = mean_cross_entropy(model.mtp_logits(mtp_hidden)[0], after_T, counts[1])
     return main + mtp_weight * mtp, main.detach(), mtp.detach()

@@ -1,6 +1,6 @@
 """The two stages of the shipped reasoner, as functions that return a full `Run`.
 
-Stage lengths are in steps of about 4,000 tokens; `scale` shortens or lengthens a stage.
+Stage lengths are in steps of 8,192 tokens.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from ingle.training.presets import model_preset
 
 # Drawn more often where a small model errs more: long traces and searches.
 TASK_WEIGHTS = {
-    "sums": 1.2,
-    "products": 1.2,
-    "gcd": 1.6,
-    "base_conversion": 1.8,
-    "sorting": 1.3,
-    "spell_backward": 0.7,
+    "sums": 1.1,
+    "products": 0.7,
+    "gcd": 1.3,
+    "base_conversion": 1.5,
+    "sorting": 1.7,
+    "spell_backward": 0.8,
     "letter_counting": 0.8,
-    "countdown": 3.2,
-    "chat": 0.35,
+    "countdown": 3.0,
+    "chat": 0.3,
 }
 
 
@@ -37,9 +37,9 @@ class Stage:
 
 
 _STAGES = {
-    "nano": Stage(600, 1200, OptimConfig(muon_lr=0.02, adam_lr=4e-3)),
-    "mini": Stage(1000, 4700, OptimConfig(muon_lr=0.02, adam_lr=3e-3)),
-    "tiny": Stage(2500, 6000, OptimConfig(muon_lr=0.01, adam_lr=2e-3)),
+    "nano": Stage(300, 600, OptimConfig(muon_lr=0.02, adam_lr=4e-3)),
+    "mini": Stage(600, 5400, OptimConfig(muon_lr=0.02, adam_lr=3e-3)),
+    "tiny": Stage(1250, 3000, OptimConfig(muon_lr=0.01, adam_lr=2e-3)),
 }
 
 
@@ -62,7 +62,7 @@ def sft_run(preset: str, parent: Path, steps: int | None = None, seed: int = 1) 
     config = model_preset(preset)
     stage = _STAGES[preset]
     return Run(
-        name=f"{preset}-sft", model=config, mixture=Mixture(TASK_WEIGHTS, chat=True, history=0.1),
+        name=f"{preset}-sft", model=config, mixture=Mixture(TASK_WEIGHTS, chat=True, history=0.08),
         steps=steps or stage.sft_steps, optim=stage.optim, seed=seed, parent=parent,
         warmup=20, decay=0.9, mtp_weight=0.2, bias_freeze=0.1,
     )  # fmt: skip

@@ -14,7 +14,7 @@ from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import bias_update, update_router_biases
 from ingle.training.data import Document, Mixture, pack
 from ingle.training.loop import Run, train
-from ingle.training.loss import training_loss
+from ingle.training.loss import count_targets, training_loss
 from ingle.training.presets import model_preset
 from ingle.training.recipes import TASK_WEIGHTS, sft_run
 
@@ -76,11 +76,11 @@ def test_the_loss_does_not_depend_on_padding_or_document_order(tokenizer: Tokeni
     endless = [Document([1] * 900, [True] * 900)]
     length = sum(len(d.tokens) for d in documents)
     losses = [
-        training_loss(model, pack(iter(order + endless), size, 900, 2), 0.3, size)[0]
-        for order, size in (
-            (documents, length),
-            (documents[::-1], length),
-            (documents, length + 99),
+        training_loss(model, batch, 0.3, len(batch.tokens_T), count_targets(batch, 9999))[0]
+        for batch in (
+            pack(iter(documents + endless), length, 900, 2),
+            pack(iter(documents[::-1] + endless), length, 900, 2),
+            pack(iter(documents + endless), length + 99, 900, 2),
         )
     ]
     assert torch.allclose(losses[1], losses[0], rtol=1e-5)

@@ -1,0 +1,83 @@
+"""Gradients of several streams: the same from one process as from many, and from any cut."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from ingle.models import build_model
+from ingle.models.causal_lm import CausalLM
+from ingle.prompt.tokenizer import Tokenizer
+from ingle.training.balance import expert_loads
+from ingle.training.data import Mixture
+from ingle.training.loop import Run, train, write_tokenizer
+from ingle.training.loss import count_targets, training_loss
+from ingle.training.presets import model_preset
+from ingle.training.recipes import TASK_WEIGHTS
+from ingle.training.streams import Streams, stream_batch
+
+RUN = Run(
+    "test", model_preset("nano"), Mixture(TASK_WEIGHTS, chat=False), steps=3,
+    batch_tokens=1200, streams=3, longest=288, warmup=2,
+)  # fmt: skip
+
+
+def gradients(model: CausalLM) -> list[torch.Tensor]:
+    return [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+
+def logged_losses(folder: Path) -> list[tuple[float, float]]:
+    lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()[1:]
+    return [(entry["loss"], entry["grad_norm"]) for entry in map(json.loads, lines)]
+
+
+@pytest.mark.slow
+def test_helpers_give_the_gradient_of_one_process_to_the_last_bit(tmp_path: Path) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    write_tokenizer(RUN, tmp_path)
+    found = []
+    for processes in (1, 2, 3):
+        model = build_model(RUN.model, kernels="reference").train()
+        with Streams(RUN, model, tmp_path, False, processes) as streams:
+            losses = [streams.gradient(step) for step in (4, 5)]
+        found.append((losses, gradients(model), [load.clone() for load in expert_loads(model)]))
+    torch.set_num_threads(threads)
+    alone, *shared = found
+    assert len(alone[1]) > 20
+    for losses, grads, loads in shared:
+        assert losses == alone[0]
+        assert all(torch.equal(a, b) for a, b in zip(grads, alone[1], strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(loads, alone[2], strict=True))
+
+
+@pytest.mark.slow
+def test_helpers_see_every_update_of_the_weights(tmp_path: Path) -> None:
+    for processes in (1, 3):
+        train(RUN, tmp_path / str(processes), compiled=False, processes=processes)
+    one, three = (logged_losses(tmp_path / n) for n in ("1", "3"))
+    assert len(one) == 3
+    assert one == three
+
+
+def test_a_step_is_normalised_by_all_its_streams(tmp_path: Path) -> None:
+    write_tokenizer(RUN, tmp_path)
+    tokenizer = Tokenizer.load(tmp_path)
+    model = build_model(RUN.model, kernels="reference").train()
+    run = replace(RUN, mtp_share=1.0)
+    with Streams(run, model, tmp_path, False, 1) as streams:
+        loss = streams.gradient(7)
+    batches = [stream_batch(run, tokenizer, 7, stream) for stream in range(3)]
+    counts = [count_targets(batch, 400) for batch in batches]
+    alone = [
+        float(training_loss(model, batch, 0.3, 400, count)[1])
+        for batch, count in zip(batches, counts, strict=True)
+    ]
+    whole = sum(a * float(c[0]) for a, c in zip(alone, counts, strict=True))
+    assert loss.trained == sum(int(c[0]) for c in counts)
+    assert loss.main == pytest.approx(whole / loss.trained, rel=1e-5)
+    assert len({tuple(batch.tokens_T.tolist()) for batch in batches}) == 3
