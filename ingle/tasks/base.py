@@ -10,7 +10,7 @@ from typing import Any
 # A longer answer is wrong whatever it says; the bound also keeps int() away from huge strings.
 MAX_ANSWER = 200
 # Training costs per token: problems of the trained levels with longer traces are drawn again.
-MAX_TRACE = 200
+MAX_TRACE = 300
 
 
 @dataclass(frozen=True)

@@ -131,17 +131,16 @@ def _long_division(number: int, base: int) -> str:
 
 
 def solve_from(digits: str, base: int) -> str:
-    """Horner's rule, one digit a line."""
+    """Horner's rule, one numbered digit a line."""
     lines, number = [], 0
     for place, digit in enumerate(digits):
         value = _DIGITS.index(digit)
-        letter = f"{digit}={value} " if value > 9 else ""
+        line = f"{place % 10}:{digit}" + (f"={value}" if value > 9 else "")
         shifted = number * base
         number = shifted + value
-        if place == 0:
-            lines.append(f"{letter}{number}")
-        else:
-            lines.append(f"{letter}{shifted // base}*{base}={shifted} {shifted}+{value}={number}")
+        if place:
+            line += f" {shifted // base}*{base}={shifted} {shifted}+{value}={number}"
+        lines.append(line)
     return "\n".join(lines)
 
 

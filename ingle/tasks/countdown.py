@@ -2,21 +2,18 @@
 
     Use 75, 6, 12 to make 3.
     3 from 75 6 12
-    12: 015- 009~ 036/ 004%
-    75+6=081 75-6=069 75*6=450
-    6: 009- 003~ 018/ 002%
-    75+12=087 75-12=063 75*12=900
-    75: 078- 072~ 225/ 025%
-    12+6=018 12-6=006 12*6=072~
+    012 75+6=081-078~084/027 75-6=069-066~072/023 75*6=450-447
+    006 75+12=087-084~090/029 75-12=063-060~066/021 75*12=900-897
+    075 12+6=018-015~021/006%054 12-6=006-003~009/002%018 12*6=072-069~075!
 
-A search from both ends with real back-tracking: choose the number used last (the last one of the
-question first) and write which values x would make the target with it, each followed by how: 12
-with + is x+12, - is x-12, ~ is 12-x, * is x*12, / is x/12, % is 12/x. Then write what the other
-two numbers give, until one is a value that was asked for; its sign is repeated. Here 72~:
-75-(12*6) = 3.
+A search in fixed order with real back-tracking: choose the number used last (the last one of the
+question first) and write what the other two give. Behind each value x stands what the last number
+would have to be: with + x+last, - x-last, ~ last-x, * x*last, / x/last, % last/x is the target.
+When that is the last number itself, an exclamation mark ends the search. Here: 75-(12*6) = 3.
 
-Values are three digits wide, so that a value and the same value asked for look the same: whether
-one was asked for is then a matter of having seen it before, not of comparing numbers.
+Everything that is compared has three digits and is compared with one number at a fixed place, the
+head of the line. A small model cannot tell which of several numbers it has seen, and learns one
+difference sooner than the two to four results that each value could have (docs/log.md).
 """
 
 from __future__ import annotations
@@ -38,8 +35,8 @@ EXAMPLES = ("Use 75, 6, 12 to make 3.", "make 24 from 4, 7, 2")
 
 NO_WAY = "I found no way."
 UNSOLVABLE_SHARE = 0.04
-# Larger products than these are left out of the search: they would be new facts, hardly ever used.
-MAX_FACTOR, MAX_PRODUCT = 12, 999
+# Products of larger numbers are left out of the search: they would be new facts, hardly ever used.
+MAX_FACTOR, MAX_VALUE, MAX_NUMBER = 12, 999, 100
 
 BARE = ("{items} = {t}", "{items} -> {t}", "{items} make {t}", "{items} to {t}", "{t} from {items}")
 TEMPLATES = (
@@ -108,16 +105,15 @@ def solve(numbers: list[int], target: int) -> tuple[str, str | None]:
     for index in reversed(range(len(numbers))):
         last = numbers[index]
         large, small = sorted(numbers[:index] + numbers[index + 1 :], reverse=True)
-        wanted = list(_equations(last, target))
-        lines.append(f"{last}: {' '.join(f'{value:03d}{sign}' for sign, value in wanted)}")
-        facts = []
+        line = f"{last:03d}"
         for pair, value in _pairs(large, small):
-            facts.append(f"{pair}={value:03d}")
-            for sign, needed in wanted:
-                if needed == value:
-                    lines.append(f"{' '.join(facts)}{sign}")
-                    return "\n".join(lines), _FORMS[sign].format(x=f"({pair})", last=last)
-        lines.append(" ".join(facts))
+            line += f" {pair}={value:03d}"
+            for sign, needed in _needed(value, target):
+                line += f"{sign}{needed:03d}"
+                if needed == last:
+                    expression = _FORMS[sign].format(x=f"({pair})", last=last)
+                    return "\n".join([*lines, line + "!"]), expression
+        lines.append(line)
     return "\n".join(lines), None
 
 
@@ -156,30 +152,30 @@ def _numbers(rng: random.Random, level: int) -> list[int]:
     return numbers
 
 
-def _equations(last: int, target: int) -> Iterator[tuple[str, int]]:
-    """Every way to make the target with `last` and one more number x: (sign, x)."""
-    if target > last:
-        yield "+", target - last
-    yield "-", target + last
-    if last > target:
-        yield "~", last - target
-    if target % last == 0:
-        yield "*", target // last
-    if last > 1 and min(target, last) <= MAX_FACTOR and target * last <= MAX_PRODUCT:
-        yield "/", target * last
-    if last % target == 0:
-        yield "%", last // target
-
-
 def _pairs(large: int, small: int) -> Iterator[tuple[str, int]]:
-    """What two numbers give, the larger first: (expression, value)."""
-    yield f"{large}+{small}", large + small
-    if large > small:
-        yield f"{large}-{small}", large - small
-    if small <= MAX_FACTOR and large * small <= MAX_PRODUCT:
+    """What two numbers give, the larger first: (expression, value of at most three digits)."""
+    if large + small <= MAX_VALUE:
+        yield f"{large}+{small}", large + small
+    yield f"{large}-{small}", large - small
+    if small <= MAX_FACTOR and large * small <= MAX_VALUE:
         yield f"{large}*{small}", large * small
-    if large % small == 0:
+    if small and large % small == 0:
         yield f"{large}/{small}", large // small
+
+
+def _needed(x: int, target: int) -> Iterator[tuple[str, int]]:
+    """Every (sign, number) that makes the target of x; numbers of a question are at most 100."""
+    yield ("+", target - x) if target >= x else ("-", x - target)
+    if x == 0:
+        return
+    if x + target <= MAX_NUMBER:
+        yield "~", x + target
+    if target % x == 0 and min(x, target // x) <= MAX_FACTOR and target // x <= MAX_NUMBER:
+        yield "*", target // x
+    elif x % target == 0 and min(target, x // target) <= MAX_FACTOR and x // target <= MAX_NUMBER:
+        yield "/", x // target
+    if x * target <= MAX_NUMBER:
+        yield "%", x * target
 
 
 def _whole_values(numbers: list[int]) -> set[int]:
@@ -188,9 +184,8 @@ def _whole_values(numbers: list[int]) -> set[int]:
     for index, last in enumerate(numbers):
         large, small = sorted(numbers[:index] + numbers[index + 1 :], reverse=True)
         for _, pair in _pairs(large, small):
-            high, low = max(pair, last), min(pair, last)
-            values.update(value for _, value in _pairs(high, low))
-    return values
+            values.update(value for _, value in _pairs(max(pair, last), min(pair, last)))
+    return values - {0}
 
 
 def _has_way(numbers: list[int], target: int) -> bool:

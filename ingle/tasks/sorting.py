@@ -1,15 +1,19 @@
-"""Sort numbers in ascending order by selecting the smallest, one selection a line.
+"""Sort numbers in ascending order by insertion, one number a line.
 
     Sort 12, 75, 6.
-    12,75,06>06
-    12,75>12
-    75>75
+    12,75,06
+    75>12,75
+    06>06,12,75
 
-Numbers are zero-padded to equal width; the answer is the column on the right without the zeros.
+The first line is the list; each line after it takes the next number of the list and puts it into
+the ones before. Numbers are zero-padded to equal width; the answer is the last line without zeros.
+A number is compared with one other at a time, which a small model does better than finding the
+smallest of many (docs/log.md).
 """
 
 from __future__ import annotations
 
+import bisect
 import random
 import re
 
@@ -68,14 +72,13 @@ def generate(rng: random.Random, level: int) -> Problem:
 
 
 def solve(numbers: list[int]) -> str:
-    """The selections, each line without the number selected before."""
+    """The list, then every number from the second on with the sorted list it makes."""
     width = max(len(str(number)) for number in numbers)
-    left = [str(number).zfill(width) for number in numbers]
-    lines = []
-    while left:
-        least = min(left)
-        lines.append(f"{','.join(left)}>{least}")
-        left.remove(least)
+    padded = [str(number).zfill(width) for number in numbers]
+    lines, ordered = [",".join(padded)], padded[:1]
+    for number in padded[1:]:
+        bisect.insort(ordered, number)
+        lines.append(f"{number}>{','.join(ordered)}")
     return "\n".join(lines)
 
 

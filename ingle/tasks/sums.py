@@ -92,7 +92,9 @@ def solve(terms: list[int]) -> str:
         small, large = str(terms[0]), str(-terms[1])
         line, result = subtract(large, small)
         return f"{small}<{large}\n{line}{strip(result)}\n-{int(result)}"
-    lines, result = [], str(terms[0])
+    # a chain in any words is first written with signs, so that the next term is easy to find
+    lines = ["".join([str(terms[0]), *(f"{t:+d}" for t in terms[1:])])] if len(terms) > 2 else []
+    result = str(terms[0])
     for term in terms[1:]:
         operation = add if term >= 0 else subtract
         line, result = operation(result, str(abs(term)))
