@@ -28,6 +28,12 @@ class WeightsError(IngleError):
     code = "invalid_weights"
 
 
+class MemoryNeededError(IngleError):
+    """A model that does not fit into the memory that is free."""
+
+    code = "not_enough_memory"
+
+
 class ModelNotFoundError(IngleError):
     """No model folder where the user pointed."""
 
@@ -54,3 +60,45 @@ class QueueFullError(IngleError):
     """The server already holds as many waiting requests as it is willing to queue."""
 
     code = "queue_full"
+
+
+class PullError(IngleError):
+    """A download that was refused or failed; what had come by then stays for the next try."""
+
+    code = "pull_failed"
+
+
+class MissingExtraError(PullError):
+    """The optional dependency that holds the network code is not installed."""
+
+    code = "missing_extra"
+
+
+class RepositoryNotFoundError(PullError):
+    """The hub knows no such repository, or no such revision of it."""
+
+    code = "repository_not_found"
+
+
+class AccessDeniedError(PullError):
+    """The repository is gated or private, or the token is wrong."""
+
+    code = "access_denied"
+
+
+class NetworkError(PullError):
+    """The hub could not be reached, or the connection was lost too often."""
+
+    code = "network_error"
+
+
+class DiskFullError(PullError):
+    """The files do not fit on the disk of the cache."""
+
+    code = "disk_full"
+
+
+class DigestError(PullError):
+    """A file is not what the hub says it is; it has been deleted."""
+
+    code = "digest_mismatch"

@@ -20,6 +20,7 @@ VERBS = {
     "serve": ("ingle.cli.serve", "serve a model: chat page and OpenAI-compatible API"),
     "chat": ("ingle.cli.chat", "talk to a model in the terminal"),
     "generate": ("ingle.cli.generate", "answer one prompt"),
+    "pull": ("ingle.cli.pull", "download a model from the Hugging Face hub"),
     "ls": ("ingle.cli.ls", "list the models on this machine"),
     "doctor": ("ingle.cli.doctor", "does a model fit, and how fast can it be"),
     "train": ("ingle.cli.train", "pre-train a model from nothing"),

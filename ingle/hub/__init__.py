@@ -1,0 +1,1 @@
+"""A hub's files -> the download cache. Everything in ingle that opens a connection is in here."""
