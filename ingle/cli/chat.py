@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
-from ingle.cli.options import add_json, add_model, add_sampling, sampling
+from ingle.cli.options import add_json, add_model, add_sampling, sampling, weights_options
 from ingle.cli.terminal import BOLD, DIM, EMBER, Styled, interruptible
 from ingle.errors import ContextLengthError, InvalidRequestError
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ingle.cli.loading import load
 
-    loaded = load(args.model, args.quant, keep_quantised=args.keep_quantised, max_sequences=1)
+    loaded = load(args.model, **weights_options(args), max_sequences=1)
     conversation = Conversation(loaded, sampling(args, loaded.defaults), not args.no_think)
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not args.json
     if interactive:

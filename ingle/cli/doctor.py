@@ -17,7 +17,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    from ingle.engine.fit import cache_bytes, fits, lineage, measure_bandwidth, parts
+    from ingle.engine.fit import cache_bytes, disk_fit, fits, lineage, measure_bandwidth, parts
     from ingle.engine.storage import available_memory
     from ingle.models.local import resolve_model
     from ingle.models.read import parse_config, read_json, unknown_keys
@@ -42,6 +42,8 @@ def run(args: argparse.Namespace) -> int:
         "ways": [vars(way) for way in ways],
         "unknown_keys": unknown_keys(raw),
     }
+    disk = disk_fit(config, memory)
+    facts["on_disk"] = None if disk is None else vars(disk)
     facts["advice"] = _advice(facts)
     print(json.dumps(facts, indent=2) if args.json else _text(facts))
     return 0
@@ -58,6 +60,14 @@ def _advice(facts: dict[str, Any]) -> str:
         return (
             f"It fits in {kind}: {command.replace(' the shipped reasoner', '')} (at most "
             f"{way['tokens_per_second']:,.3g} tokens a second, context {way['context']:,})."
+        )
+    if (way := facts["on_disk"]) is not None:
+        speed = 1e9 / max(1, way["read_per_token"])
+        return (
+            "It is larger than the memory and runs with its experts on disk (--quant int4), of "
+            f"which {way['share']:.0%} fit into memory: with a disk that reads 1 GB a second at "
+            f"most {speed:.2g} tokens a second. The quantised file needs "
+            f"{_bytes(way['rest'] + way['experts'])} of disk beside the model."
         )
     need, free = _bytes(by_kind["int4"]["weights"]), _bytes(facts["free_memory_bytes"])
     return (

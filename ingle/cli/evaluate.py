@@ -7,7 +7,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from ingle.cli.options import add_json, add_model
+from ingle.cli.options import add_json, add_model, weights_options
 from ingle.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
     if args.n < 1:
         raise InvalidRequestError("-n must be at least 1.", "n")
     levels = _levels(args.levels)
-    llm = LLM(args.model, args.quant, keep_quantised=args.keep_quantised, max_sequences=32)
+    llm = LLM(args.model, **weights_options(args), max_sequences=32)
     started = time.perf_counter()
     found = evaluate(llm, tasks, args.n, args.seed, levels)
     seconds = time.perf_counter() - started

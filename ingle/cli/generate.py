@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 
-from ingle.cli.options import add_json, add_model, add_sampling, sampling
+from ingle.cli.options import add_json, add_model, add_sampling, sampling, weights_options
 from ingle.cli.terminal import DIM, Styled
 from ingle.errors import InvalidRequestError
 
@@ -30,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     text = sys.stdin.read() if args.prompt == "-" else args.prompt
     if not text.strip():
         raise InvalidRequestError("The prompt is empty; give a question with -p.", "prompt")
-    loaded = load(args.model, args.quant, keep_quantised=args.keep_quantised, max_sequences=1)
+    loaded = load(args.model, **weights_options(args), max_sequences=1)
     tokenizer = loaded.tokenizer
     if args.raw:
         prompt = [tokenizer.bos_id, *tokenizer.encode(text)]
@@ -57,4 +57,6 @@ def run(args: argparse.Namespace) -> int:
         return 0
     out.line()
     err.line(answer.speed(), DIM)
+    if loaded.mapped is not None:
+        err.line(loaded.mapped.report(), DIM)
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -17,13 +18,15 @@ if TYPE_CHECKING:
     from ingle.engine.request import SamplingParams
     from ingle.prompt.encoder import Encoder
     from ingle.prompt.tokenizer import Tokenizer
+    from ingle.weights.paging import MappedWeights
 
 SHIPPED_NAME = "ingle-reasoner"
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A model with its engine. examples: questions it was trained for, if it is the shipped one."""
+    """A model with its engine. examples: questions it was trained for, if it is the shipped one.
+    mapped: the file of experts that stay on disk, if they do."""
 
     name: str
     tokenizer: Tokenizer
@@ -33,17 +36,20 @@ class Loaded:
     fingerprint: str
     examples: tuple[str, ...]
     encoder: Encoder
+    mapped: MappedWeights | None
 
 
 def load(model: str | None, quant: Quant = "auto", **engine_options: Any) -> Loaded:
     """Load a model folder (None: the shipped reasoner) and set an engine up for it.
 
-    engine_options: `keep_quantised` and fields of EngineConfig. Raises the typed errors of
+    engine_options: what `LLM` takes. Raises the typed errors of
     `ingle.errors`.
     """
     folder = resolve_model(model)
     llm = LLM(folder, quant, **engine_options)
     assert llm.tokenizer is not None
+    if llm.mapped is not None:
+        print(llm.mapped.notice(), file=sys.stderr)
     shipped = _is_shipped(folder)
     return Loaded(
         name=SHIPPED_NAME if shipped else folder.resolve().name,
@@ -54,6 +60,7 @@ def load(model: str | None, quant: Quant = "auto", **engine_options: Any) -> Loa
         fingerprint=_fingerprint(folder),
         examples=_examples() if shipped else (),
         encoder=llm.encoder,
+        mapped=llm.mapped,
     )
 
 

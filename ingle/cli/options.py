@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ingle.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from ingle.engine.request import SamplingParams
@@ -26,6 +29,27 @@ def add_quant(parser: argparse.ArgumentParser) -> None:
         "--keep-quantised", action="store_true",
         help="keep quantised weights on disk, too, for a quick second start",
     )  # fmt: skip
+    parser.add_argument(
+        "--expert-memory", type=float, metavar="GB",
+        help="leave experts on disk but for this much (default: only if memory is too small)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--calibrate", type=Path, metavar="FILE",
+        help="text of the kind you will ask about: int4 rounds for it (loads the model twice)",
+    )  # fmt: skip
+
+
+def weights_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of `add_quant` as arguments of `LLM`."""
+    memory = args.expert_memory
+    if args.calibrate is not None and not args.calibrate.is_file():
+        raise InvalidRequestError(f"There is no text file {args.calibrate} to calibrate with.")
+    return {
+        "quant": args.quant,
+        "keep_quantised": args.keep_quantised,
+        "expert_bytes": None if memory is None else int(memory * 1e9),
+        "calibration": args.calibrate and args.calibrate.read_text("utf-8", errors="replace"),
+    }
 
 
 def add_json(parser: argparse.ArgumentParser) -> None:

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ingle.cli.options import add_json, add_quant
+from ingle.cli.options import add_json, add_quant, weights_options
 from ingle.cli.terminal import BOLD, DIM, EMBER, Styled
 from ingle.errors import ConfigError
 
@@ -80,7 +80,7 @@ def _serve(args: argparse.Namespace, listener: socket.socket, access: Any) -> No
 
     started = time.perf_counter()
     loaded = load(
-        args.model, args.quant, keep_quantised=args.keep_quantised,
+        args.model, **weights_options(args),
         max_sequences=args.max_sequences, max_waiting=args.max_waiting,
     )  # fmt: skip
     model = ServedModel(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ingle.engine.storage import BITS, weight_bytes
+from ingle.engine.storage import BITS, expert_bytes, weight_bytes
 from ingle.models.config import ModelConfig, WithExperts, WithMLA
 
 KINDS = ("int4", "int8", "fp8", "bf16", "fp32")
@@ -66,6 +66,33 @@ def fits(config: ModelConfig, memory: int, bandwidth: float) -> list[Fit]:
         read = config.count_parameters(active=True) * BITS[kind] / 8
         found.append(Fit(kind, weights, context, bandwidth / read))
     return found
+
+
+@dataclass(frozen=True)
+class DiskFit:
+    """A mixture with its experts on disk: bytes that must be in memory, bytes of experts, the
+    share of these that the rest of the memory holds, and bytes that a token reads if it chooses
+    evenly."""
+
+    kind: str
+    rest: int
+    experts: int
+    share: float
+    read_per_token: int
+
+
+def disk_fit(config: ModelConfig, memory: int, kind: str = "int4") -> DiskFit | None:
+    """How a mixture larger than the memory runs; None for a model that cannot."""
+    if not isinstance(config, WithExperts):
+        return None
+    experts = expert_bytes(config, kind)
+    rest = weight_bytes(config, kind) - experts
+    room = int(memory * _RESERVE) - rest
+    if room <= 0:
+        return None
+    share = min(1.0, room / experts)
+    chosen = config.num_experts_per_tok / config.n_routed_experts
+    return DiskFit(kind, rest, experts, share, int(experts * chosen * (1 - share)))
 
 
 def measure_bandwidth(megabytes: int = 256) -> float:

@@ -18,10 +18,14 @@ from ingle.engine.storage import Quant, choose_storage
 from ingle.errors import ConfigError, IngleError, InvalidRequestError, QueueFullError
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from ingle.engine.runner import StepModel
     from ingle.prompt.encoder import Encoder
     from ingle.prompt.tokenizer import Tokenizer
+    from ingle.weights.paging import MappedWeights
 
+CALIBRATION_TOKENS = 2048  # of a calibration text: more changes the mean squares little
 Prompt = str | list[int]
 Message = Mapping[str, str]
 
@@ -58,11 +62,14 @@ class LLM:
 
     path: a folder in Hugging Face layout, None for the shipped reasoner. quant: how weights are
     kept, see engine/storage.py. keep_quantised: keep them on disk, too, for a quick second start
-    (weights/cache.py). options: fields of EngineConfig. Raises ModelNotFoundError,
-    ConfigError or WeightsError.
+    (weights/cache.py). expert_bytes: leave experts on disk but for this much of them; chosen by
+    itself for a mixture that is larger than the free memory. calibration: text that int4 rounding
+    should respect, which takes a second load (models/calibrate.py). options: fields of
+    EngineConfig. Raises ModelNotFoundError, ConfigError, WeightsError or MemoryNeededError.
     """
 
     folder: Path | None = None  # where the model came from; none for one that was in memory
+    mapped: MappedWeights | None = None  # the file of experts that stay on disk, if they do
 
     def __init__(
         self,
@@ -70,6 +77,8 @@ class LLM:
         quant: Quant = "auto",
         kernels: str = "auto",
         keep_quantised: bool = False,
+        expert_bytes: int | None = None,
+        calibration: str | None = None,
         **options: Any,
     ) -> None:
         from ingle.models import load_model, read_config, resolve_model
@@ -83,13 +92,19 @@ class LLM:
                 f"tokenizer.json has tokens up to {tokenizer.vocab_size - 1}, the model only "
                 f"{config.vocab_size} rows for them: the files do not belong together."
             )
-        storage = choose_storage(quant, config, Checkpoint(folder).dtype)
+        storage = choose_storage(quant, config, Checkpoint(folder).dtype, expert_bytes)
         defaults = read_generation_config(folder)
         options = {"eos_ids": defaults.eos_ids, "cache_dtype": storage.cache} | options
+        importance = None
+        if calibration is not None and storage.kind == "int4" and storage.experts is None:
+            importance = _importance(folder, tokenizer, calibration)
         with progress(f"loading {folder.name}", in_bytes=True) as show:
-            model = load_model(folder, storage.dtype, kernels, storage.kind, show, keep_quantised)
+            model = load_model(
+                folder, storage.dtype, kernels, storage.kind, show, keep_quantised,
+                storage.experts, importance,
+            )  # fmt: skip
         self._setup(model, tokenizer, EngineConfig(**options), defaults.params)
-        self.folder = folder
+        self.folder, self.mapped = folder, model.mapped
 
     @classmethod
     def of(
@@ -247,6 +262,20 @@ class _Output:
             raise IngleError(event.error or "The model failed on this request.")
         if event.finish_reason is not None:
             self.last = event
+
+
+def _importance(folder: Path, tokenizer: Tokenizer, text: str) -> dict[str, Tensor]:
+    """What a text asks of each matrix's inputs, from the model in int8."""
+    import torch
+
+    from ingle.models import load_model
+    from ingle.models.calibrate import input_importance
+
+    ids = [tokenizer.bos_id, *tokenizer.encode(text)][:CALIBRATION_TOKENS]
+    with progress(f"loading {folder.name} to read the calibration text", in_bytes=True) as show:
+        model = load_model(folder, torch.float32, "reference", "int8", show)
+    ids = ids[: model.config.max_position_embeddings]
+    return input_importance(model, torch.tensor([ids]))
 
 
 def _is_ids(prompts: object) -> bool:

@@ -3,34 +3,69 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
 
 import torch
 
-from ingle.errors import ConfigError
+from ingle.errors import ConfigError, MemoryNeededError
 from ingle.kernels.quantized import Kind
-from ingle.models.config import ModelConfig
+from ingle.models.config import ModelConfig, WithExperts
 
 Quant = Literal["auto", "fp32", "bf16", "fp8", "int8", "int4"]
 _SMALL = 1 << 30  # bytes in bf16 below which nothing is gained by rounding
 _SHARE = 0.6  # of the free memory that weights may take, leaving room for the cache
+_MOST = 0.9  # of the free memory, for weights that are more: then the cache has to be small
 BITS: dict[str, float] = {"fp32": 32, "bf16": 16, "fp8": 8.002, "int8": 8.25, "int4": 4.25}
 
 
 @dataclass(frozen=True)
 class Storage:
     """dtype: of weights that are not quantised. kind: how matrices are. cache: dtype of latents,
-    keys and values."""
+    keys and values. experts: bytes of experts kept in memory while the rest stays on disk
+    (weights/paging.py); None: all are in memory."""
 
     dtype: torch.dtype
     kind: Kind | None
     cache: torch.dtype
+    experts: int | None = None
 
 
-def choose_storage(quant: Quant, config: ModelConfig, stored: torch.dtype) -> Storage:
-    """What to keep a model of this config in.
+def choose_storage(
+    quant: Quant, config: ModelConfig, stored: torch.dtype, experts: int | None = None
+) -> Storage:
+    """What to keep a model of this config in, and where: a mixture whose weights are more than the
+    free memory leaves experts on disk. `experts` sets the bytes of them to keep in memory.
+
+    Raises MemoryNeededError where not even that fits.
+    """
+    storage = _choose_dtypes(quant, config, stored)
+    name = storage.kind or ("fp32" if storage.dtype is torch.float32 else "bf16")
+    free = int(_MOST * available_memory())
+    whole = weight_bytes(config, name)
+    if experts is None and whole <= free:
+        return storage
+    each = expert_bytes(config, name) if isinstance(config, WithExperts) else 0
+    room = free - (whole - each)
+    if not each or room < 0:
+        raise MemoryNeededError(
+            f"The weights take {whole / 1e9:.3g} GB in {name} and {free / 1e9:.3g} GB are free: "
+            "take --quant int4, a smaller model, or a machine with more memory (ingle doctor MODEL "
+            "compares them)."
+        )
+    return replace(storage, experts=min(room, each) if experts is None else experts)
+
+
+def expert_bytes(config: WithExperts, quant: str) -> int:
+    """Bytes of all routed experts, those of MTP modules not counted."""
+    layers = config.num_hidden_layers - config.first_k_dense_replace
+    values = 3 * config.hidden_size * config.moe_intermediate_size * config.n_routed_experts
+    return int(layers * values * BITS[quant] / 8)
+
+
+def _choose_dtypes(quant: Quant, config: ModelConfig, stored: torch.dtype) -> Storage:
+    """What the weights and the cache are kept in.
 
     stored: what most of its file is in. "auto": below 1 GB without any loss, so bf16 where the
     file is that and else fp32; above that int8 where it leaves enough memory free, else int4.

@@ -23,6 +23,7 @@ from ingle.models.layers.block import DecoderLayer, MTPLayer, decoder_shape
 from ingle.models.layers.linear import Embedding, Linear
 from ingle.models.layers.norm import RMSNorm
 from ingle.models.layers.rope import rotary_tables
+from ingle.weights.paging import MappedWeights
 
 
 class Backbone(nn.Module):
@@ -54,6 +55,7 @@ class CausalLM(nn.Module):
         self.model = Backbone(config, self.lm_head)
         if config.tie_word_embeddings:
             self.lm_head.weight = self.model.embed_tokens.weight
+        self.mapped: MappedWeights | None = None  # the file of experts that stay on disk
         self._tables: tuple[Tensor, Tensor] | None = None
         self._decoders: tuple[Decoder | None, Decoder | None] | None = None
 
@@ -177,8 +179,8 @@ class CausalLM(nn.Module):
         return self._decoders
 
     def _decoder(self, layers: list[DecoderLayer]) -> Decoder | None:
-        if not layers:
-            return None
+        if not layers or self.mapped is not None:
+            return None  # experts on disk are read layer by layer, after their layer's router
         weights = [layer.weights() for layer in layers]
         return self.kernels.decoder(decoder_shape(self.config), weights)
 

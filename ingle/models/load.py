@@ -1,44 +1,30 @@
-"""Folder -> model: every tensor is read in pieces, converted or quantised, and put in its place.
-
-At no time is more in memory than the model itself and a few pieces.
-"""
+"""Folder -> model: names and shapes are checked, then every tensor is put in its place."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import replace
+from hashlib import sha256
 from pathlib import Path
-from threading import Lock
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ingle.errors import WeightsError
-from ingle.kernels.quantized import BLOCK, GROUP, Kind, Quantized, dequantise_blocks
+from ingle.kernels.quantized import BLOCK, Kind, Quantized
 from ingle.models.causal_lm import CausalLM
-from ingle.models.config import ModelConfig
+from ingle.models.config import ModelConfig, WithExperts
 from ingle.models.deepseek_v3 import DeepseekV3Config
+from ingle.models.fill import Progress, Target
 from ingle.models.layers.block import MTPLayer
 from ingle.models.layers.linear import Embedding, Linear, replace_weight
+from ingle.models.place import fill_in_memory, fill_paged, page_experts
 from ingle.models.read import read_config
-from ingle.weights.cache import cache_file, read_cache, write_cache
+from ingle.weights.cache import cache_file
 from ingle.weights.checkpoint import Checkpoint
-from ingle.weights.names import FP32, SCALE, sources
-from ingle.weights.quantize import quantise
+from ingle.weights.names import SCALE
 
-Progress = Callable[[int, int], None]  # bytes done, bytes in all
-
-# Matrices that may be quantised; the rest (norms, routers, kv_b_proj, biases) is small or precise.
-_MATRICES = (
-    "q_proj.weight", "k_proj.weight", "v_proj.weight", "o_proj.weight", "q_a_proj.weight",
-    "q_b_proj.weight", "kv_a_proj_with_mqa.weight", "gate_proj.weight", "up_proj.weight",
-    "down_proj.weight", "experts.gate_up_proj", "experts.down_proj", "eh_proj.weight",
-)  # fmt: skip
-_TABLES = ("embed_tokens.weight", "head.weight")  # int8 at least: they see every token
 _UNUSED = ("rotary_emb.inv_freq",)  # old checkpoints carry it; it follows from the config
-_WORKERS = min(8, os.cpu_count() or 1)
 
 
 def load_model(
@@ -48,13 +34,18 @@ def load_model(
     quant: Kind | None = None,
     progress: Progress | None = None,
     keep: bool = False,
+    expert_bytes: int | None = None,
+    importance: Mapping[str, Tensor] | None = None,
 ) -> CausalLM:
     """Load a model folder for inference: `model(tokens_BT) -> logits_BTV`.
 
     path: a folder in Hugging Face layout, None for the shipped reasoner. dtype: of what is not
     quantised. quant: how matrices are kept; None keeps all in dtype. progress: told how many bytes
     have been read. keep: write quantised weights into the cache (weights/cache.py), or read them
-    from there. Raises ModelNotFoundError, ConfigError or WeightsError.
+    from there. expert_bytes: leave the experts in that cache on disk and keep at most this much of
+    them in memory (weights/paging.py). importance: how much each input of a matrix counts when it
+    is rounded to int4 (models/calibrate.py). Raises ModelNotFoundError, ConfigError or
+    WeightsError.
     """
     from ingle.models import resolve_model
 
@@ -68,18 +59,22 @@ def load_model(
         with torch.device("meta"):
             model = CausalLM(config, kernels)
         ignored = _untie_mtp(model, checkpoint)
-        targets = [_Target(name, tensor, dtype, quant) for name, tensor in _own_tensors(model)]
+        paged = expert_bytes is not None and isinstance(config, WithExperts)
+        with torch.device("meta" if paged else "cpu"):
+            targets = [
+                Target(name, tensor, dtype, quant, (importance or {}).get(name))
+                for name, tensor in _own_tensors(model)
+            ]
         _check_names(targets, checkpoint, ignored)
-        places = {target.name: target.place for target in targets}
-        kept = cache_file(checkpoint.files, f"{quant}:{dtype}") if keep and quant else None
-        if kept is not None and kept.is_file():
-            read_cache(kept, places, progress)
+        kept = cache_file(checkpoint.files, f"{quant}:{dtype}{_digest(importance)}")
+        if paged:
+            file = fill_paged(targets, checkpoint, kept, progress)
         else:
-            _fill(targets, checkpoint, progress)
-            if kept is not None:
-                write_cache(kept, places)
+            fill_in_memory(targets, checkpoint, kept if keep and quant else None, progress)
     for target in targets:
         target.attach(model)
+    if expert_bytes is not None and paged:
+        page_experts(model, file, expert_bytes)
     if config.tie_word_embeddings:
         table = model.model.embed_tokens.weight
         if isinstance(table, Quantized):
@@ -93,125 +88,14 @@ def load_model(
     return model.eval().requires_grad_(False)
 
 
-class _Target:
-    """One tensor of the model: where its rows come from and how they are kept."""
-
-    def __init__(self, name: str, shape_of: Tensor, dtype: torch.dtype, quant: Kind | None) -> None:
-        self.name, self.shape = name, shape_of.shape
-        self.sources = sources(name, self.shape)
-        self.kind = _kind(name, self.shape, quant)
-        self.place: Tensor | Quantized
-        if self.kind is None:
-            self.place = torch.empty(
-                self.shape, dtype=torch.float32 if name.endswith(FP32) else dtype
-            )
-        else:
-            self.place = _empty(self.kind, self.shape)
-
-    def put(self, rows: Tensor, scale: Tensor | None, expert: int | None, first: int) -> None:
-        """Take rows `first ..` (of one expert): fp8 with the scales of their squares, or plain."""
-        place = self.place
-        if scale is not None and self.kind != "fp8":
-            rows, scale = dequantise_blocks(rows, scale), None
-        if isinstance(place, Tensor):
-            where = place if expert is None else place[expert]
-            if rows.dim() == 0:
-                where.copy_(rows)
-            else:
-                where[first : first + len(rows)] = rows
-            return
-        if scale is None:
-            wide = rows if rows.dtype in (torch.float32, torch.bfloat16) else rows.float()
-            made = quantise(wide, place.kind)
-            rows, scale = made.data, made.scale
-        whole = place if expert is None else place[expert]
-        whole.data[first : first + len(rows)] = rows
-        at = first // BLOCK if place.kind == "fp8" else first
-        whole.scale[at : at + len(scale)] = scale
-
-    def attach(self, model: CausalLM) -> None:
-        """Make the filled tensor the model's own."""
-        owner_name, _, leaf = self.name.rpartition(".")
-        owner = model.get_submodule(owner_name)
-        if isinstance(self.place, Quantized):
-            replace_weight(owner, leaf, self.place)
-        elif leaf in owner._buffers:
-            owner._buffers[leaf] = self.place
-        else:
-            owner._parameters[leaf] = nn.Parameter(self.place, requires_grad=False)
-
-
-def _kind(name: str, shape: torch.Size, quant: Kind | None) -> Kind | None:
-    if quant is None:
-        return None
-    if name.endswith(_TABLES):
-        return None if quant == "fp8" else "int8"
-    if not name.endswith(_MATRICES):
-        return None
-    if quant == "fp8" and name.endswith("gate_up_proj") and shape[-2] // 2 % BLOCK:
-        return None  # the squares of gate and up would overlap
-    return quant
-
-
-def _empty(kind: Kind, shape: torch.Size) -> Quantized:
-    *front, outs, inner = shape
-    groups, width = -(-inner // GROUP), GROUP
-    if kind == "fp8":
-        blocks = (*front, -(-outs // BLOCK), -(-inner // BLOCK))
-        return Quantized(
-            kind, torch.empty(shape, dtype=torch.float8_e4m3fn), torch.empty(blocks), inner
-        )
-    dtype = torch.int8 if kind == "int8" else torch.uint8
-    data = torch.empty(*front, outs, groups * width // (1 if kind == "int8" else 2), dtype=dtype)
-    return Quantized(kind, data, torch.empty(*front, outs, groups, dtype=torch.bfloat16), inner)
-
-
-@dataclass(frozen=True)
-class _Piece:
-    """Rows [first, last) of a source, for the rows from `offset + first` on of a target."""
-
-    target: _Target
-    source: str
-    expert: int | None
-    offset: int
-    first: int
-    last: int
-
-
-def _fill(targets: list[_Target], checkpoint: Checkpoint, progress: Progress | None) -> None:
-    """Read and convert all pieces on a few threads, in the order they lie on disk."""
-    pieces = [
-        _Piece(target, source.name, source.expert, source.offset, first, last)
-        for target in targets
-        for source in target.sources
-        for first, last in checkpoint.pieces(source.name, BLOCK)
-    ]
-    entries = checkpoint.entries
-    pieces.sort(key=lambda p: (entries[p.source].file, entries[p.source].begin, p.first))
-    total = sum(entries[name].nbytes for name in {p.source for p in pieces})
-    lock, done = Lock(), 0
-
-    def run(piece: _Piece) -> None:
-        nonlocal done
-        rows = checkpoint.read(piece.source, piece.first, piece.last)
-        scale = _scale(checkpoint, piece) if rows.dtype is torch.float8_e4m3fn else None
-        piece.target.put(rows, scale, piece.expert, piece.offset + piece.first)
-        with lock:
-            done += rows.nbytes
-            if progress is not None:
-                progress(done, total)
-
-    with ThreadPoolExecutor(_WORKERS) as pool:
-        for finished in [pool.submit(run, piece) for piece in pieces]:
-            finished.result()
-
-
-def _scale(checkpoint: Checkpoint, piece: _Piece) -> Tensor:
-    name = piece.source + SCALE
-    scale = checkpoint.read(name, piece.first // BLOCK, -(-piece.last // BLOCK)).float()
-    if not bool(torch.isfinite(scale).all()):
-        raise WeightsError(f"{name} holds a number that is not finite. Download the file again.")
-    return scale
+def _digest(importance: Mapping[str, Tensor] | None) -> str:
+    """Names the cached file of weights that were rounded for a text."""
+    if importance is None:
+        return ""
+    digest = sha256()
+    for name, values_I in sorted(importance.items()):
+        digest.update(name.encode() + values_I.numpy().tobytes())
+    return f":{digest.hexdigest()[:16]}"
 
 
 def _own_tensors(model: CausalLM) -> list[tuple[str, Tensor]]:
@@ -223,7 +107,7 @@ def _own_tensors(model: CausalLM) -> list[tuple[str, Tensor]]:
     return [(name, tensor) for name, tensor in found.items() if name in persistent]
 
 
-def _check_names(targets: list[_Target], checkpoint: Checkpoint, ignored: set[str]) -> None:
+def _check_names(targets: list[Target], checkpoint: Checkpoint, ignored: set[str]) -> None:
     """Nothing missing, nothing misshapen, nothing left over."""
     entries = checkpoint.entries
     needed = {source.name: source.shape for target in targets for source in target.sources}

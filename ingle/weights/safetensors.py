@@ -107,28 +107,38 @@ def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str
     write_tensors(path, {k: v.detach().contiguous() for k, v in tensors.items()}, metadata)
 
 
-def write_tensors(
-    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
-) -> None:
-    """Write contiguous tensors without a copy of any; a reader sees the old file or all of the new.
+def layout(
+    tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> tuple[bytes, dict[str, int]]:
+    """The first bytes of a file of these tensors (length and header), and where each begins.
 
     Larger items come first, as the format's own library does, so that views are aligned.
     """
     order = sorted(tensors.items(), key=lambda item: (-item[1].dtype.itemsize, item[0]))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
-    end = 0
+    begins, end = {}, 0
     for name, tensor in order:
         entry = {"dtype": _CODES[tensor.dtype], "shape": list(tensor.shape)}
         header[name] = entry | {"data_offsets": [end, end + tensor.nbytes]}
+        begins[name] = end
         end += tensor.nbytes
     raw = json.dumps(header, separators=(",", ":")).encode()
     raw += b" " * (-len(raw) % 8)
+    start = 8 + len(raw)
+    return len(raw).to_bytes(8, "little") + raw, {n: start + at for n, at in begins.items()}
+
+
+def write_tensors(
+    path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None
+) -> None:
+    """Write contiguous tensors, none copied; a reader sees the old file or all of the new."""
+    head, begins = layout(tensors, metadata)
     unfinished = path.with_suffix(f".{os.getpid()}.partial")
     try:
         with unfinished.open("wb") as file:
-            file.write(len(raw).to_bytes(8, "little") + raw)
-            for _, tensor in order:
-                file.write(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+            file.write(head)
+            for name in begins:
+                file.write(tensors[name].view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
         os.replace(unfinished, path)
     finally:
         unfinished.unlink(missing_ok=True)

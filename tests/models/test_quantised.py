@@ -149,7 +149,7 @@ def test_the_second_start_reads_what_the_first_kept(
     tokens = torch.arange(40)
     first = paged_logits(load_model(folder, quant=kind, keep=True), tokens, [40])
     (kept,) = (tmp_path / "cache" / "weights").iterdir()
-    monkeypatch.setattr("ingle.models.load._fill", None)  # the second start rounds nothing
+    monkeypatch.setattr("ingle.models.place.fill", None)  # the second start rounds nothing
     second = paged_logits(load_model(folder, quant=kind, keep=True), tokens, [40])
     assert torch.equal(first, second)
     kept.write_bytes(kept.read_bytes()[:-64])

@@ -5,6 +5,7 @@ Legend: N rows, D model width, E experts, K chosen experts, F expert width, J = 
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from types import ModuleType
 from typing import Any
 
@@ -16,6 +17,7 @@ from ingle.kernels import reference
 from ingle.kernels.quantized import Quantized
 from ingle.models.config import WithExperts
 from ingle.models.layers.linear import Linear
+from ingle.weights.paging import LayerExperts
 
 
 @torch.library.custom_op("ingle::grouped_linear", mutates_args=())
@@ -142,6 +144,7 @@ class MoE(nn.Module):
         self.shared_experts = MLP(config.hidden_size, shared)
         self.load_E: Tensor  # tokens each expert received since the trainer last read and zeroed it
         self.register_buffer("load_E", torch.zeros(config.n_routed_experts), persistent=False)
+        self.paged: LayerExperts | None = None  # set where the experts stay on disk
 
     def forward(self, x: Tensor) -> Tensor:
         x_ND = x.flatten(0, -2)
@@ -156,7 +159,8 @@ class MoE(nn.Module):
 
     def step(self, x_ND: Tensor, k: ModuleType) -> Tensor:
         ids_NK, weights_NK = self.gate.step(x_ND, k)
-        routed = k.experts(
-            x_ND, ids_NK, weights_NK, self.experts.gate_up_proj, self.experts.down_proj
-        )
+        with self.paged.holding(ids_NK) if self.paged else nullcontext():
+            routed = k.experts(
+                x_ND, ids_NK, weights_NK, self.experts.gate_up_proj, self.experts.down_proj
+            )
         return routed + self.shared_experts.step(x_ND, k)
