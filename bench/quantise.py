@@ -13,11 +13,11 @@ from __future__ import annotations
 import argparse
 import json
 import random
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from ingle.kernels.quantized import Kind, Quantized
 from ingle.models import build_model, load_model, resolve_model, save_model
@@ -25,9 +25,10 @@ from ingle.models.calibrate import input_importance
 from ingle.models.causal_lm import CausalLM
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.tasks import TASKS, Split, sample
-from ingle.training.data import chat_document
+from ingle.training.data import Document, PackedBatch, chat_document, pack
 from ingle.training.presets import model_preset
 
+SPLITS: tuple[Split, ...] = ("test", "train")
 KINDS: tuple[Kind, ...] = ("int8", "fp8", "int4")
 
 
@@ -48,59 +49,59 @@ def main() -> None:
 
 def shipped(folder: Path, count: int) -> list[dict[str, Any]]:
     tokenizer = Tokenizer.load(folder)
-    tests, training = documents(tokenizer, count, "test"), documents(tokenizer, count, "train")
+    tests, training = (worked(tokenizer, count, split) for split in SPLITS)
     exact = load_model(folder)
-    text = torch.tensor([[token for tokens, _ in training for token in tokens][:2048]])
-    # one document a row would be the honest shape; joined, they differ only in what is attended
-    importance = input_importance(exact, text[:, : exact.config.max_position_embeddings])
-    rows = []
-    for kind in KINDS:
-        rows.append(compare(exact, load_model(folder, quant=kind), tests, "reasoner", kind))
+    importance = input_importance(
+        exact, training.tokens_T[None, : exact.config.max_position_embeddings]
+    )
+    rows = [compare(exact, load_model(folder, quant=k), tests, "reasoner", k) for k in KINDS]
     fitted = load_model(folder, quant="int4", importance=importance)
     return [*rows, compare(exact, fitted, tests, "reasoner", "int4, calibrated")]
 
 
-def documents(tokenizer: Tokenizer, count: int, split: Split) -> list[tuple[list[int], Tensor]]:
-    """Worked examples with the places whose next token the model writes."""
+def worked(tokenizer: Tokenizer, count: int, split: Split) -> PackedBatch:
+    """Worked examples of all tasks' last trained levels in one stream."""
     rng, found = random.Random(f"bench:{split}"), []
     for index in range(count):
         task = list(TASKS)[index % len(TASKS)]
-        document = chat_document([], sample(rng, task, TASKS[task].LEVELS[-1], split), tokenizer)
-        found.append((document.tokens, torch.tensor(document.train[1:])))
-    return found
+        problem = sample(rng, task, TASKS[task].LEVELS[-1], split)
+        found.append(chat_document([], problem, tokenizer))
+    return stream(found)
+
+
+def stream(documents: list[Document]) -> PackedBatch:
+    size = sum(len(document.tokens) for document in documents)
+    return pack(iter([*documents, Document([0], [False])]), size, size, 0)
 
 
 def random_shapes() -> list[dict[str, Any]]:
-    import tempfile
-
     rows = []
+    generator = torch.Generator().manual_seed(2)
+    ids = torch.randint(0, 512, (8, 65), generator=generator).tolist()
+    texts = stream([Document(row, [True] * len(row)) for row in ids])
     for preset in ("nano", "tiny"):
         with tempfile.TemporaryDirectory() as where:
             save_model(build_model(model_preset(preset), seed=1), Path(where), torch.float32)
             exact = load_model(where)
-            generator = torch.Generator().manual_seed(2)
-            ids = torch.randint(0, 512, (8, 65), generator=generator).tolist()
-            texts = [(row, torch.ones(64, dtype=torch.bool)) for row in ids]
             for kind in KINDS:
-                rows.append(
-                    compare(exact, load_model(where, quant=kind), texts, f"random {preset}", kind)
-                )
+                other = load_model(where, quant=kind)
+                rows.append(compare(exact, other, texts, f"random {preset}", kind))
     return rows
 
 
 @torch.no_grad()
 def compare(
-    exact: CausalLM, other: CausalLM, texts: list[tuple[list[int], Tensor]], name: str, kind: str
+    exact: CausalLM, other: CausalLM, text: PackedBatch, name: str, kind: str
 ) -> dict[str, Any]:
-    total = agree = places = 0.0
-    for tokens, written in texts:
-        ids = torch.tensor([tokens])
-        p, q = (model(ids)[0, :-1][written].log_softmax(-1) for model in (exact, other))
-        total += float((p.exp() * (p - q)).sum())
-        agree += float((p.argmax(-1) == q.argmax(-1)).sum())
-        places += len(p)
-    return {"model": name, "kind": kind, "kl": total / places, "agree": agree / places,
-            "megabytes": weight_bytes(other) / 1e6}  # fmt: skip
+    written = text.targets_T != -100  # the places whose next token the model writes itself
+    p, q = (
+        m(text.tokens_T[None], text.starts_T)[0, written].log_softmax(-1) for m in (exact, other)
+    )
+    return {
+        "model": name, "kind": kind, "kl": float((p.exp() * (p - q)).sum(-1).mean()),
+        "agree": float((p.argmax(-1) == q.argmax(-1)).float().mean()),
+        "megabytes": weight_bytes(other) / 1e6,
+    }  # fmt: skip
 
 
 def weight_bytes(model: CausalLM) -> int:

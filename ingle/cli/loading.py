@@ -12,6 +12,7 @@ from ingle.engine.llm import LLM
 from ingle.engine.storage import Quant
 from ingle.errors import ModelNotFoundError
 from ingle.models import resolve_model
+from ingle.models.read import read_json, unknown_keys
 
 if TYPE_CHECKING:
     from ingle.engine.engine import Engine
@@ -46,6 +47,8 @@ def load(model: str | None, quant: Quant = "auto", **engine_options: Any) -> Loa
     `ingle.errors`.
     """
     folder = resolve_model(model)
+    if unknown := unknown_keys(read_json(folder / "config.json")):
+        print(f"Keys of config.json not known here: {', '.join(unknown)}.", file=sys.stderr)
     llm = LLM(folder, quant, **engine_options)
     assert llm.tokenizer is not None
     if llm.mapped is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, get_args
@@ -96,15 +97,35 @@ def weight_bytes(config: ModelConfig, quant: str) -> int:
 
 def available_memory() -> int:
     """Bytes that can be taken without pushing others out, within this process's own limits."""
-    limits = []
-    try:
+    limits = _cgroup_rooms(Path("/proc/self/cgroup"), Path("/sys/fs/cgroup"))
+    with suppress(OSError, ValueError):
         for line in Path("/proc/meminfo").read_text().splitlines():
             if line.startswith("MemAvailable:"):
                 limits.append(int(line.split()[1]) * 1024)
-        used = int(Path("/sys/fs/cgroup/memory.current").read_text())
-        limits.append(int(Path("/sys/fs/cgroup/memory.max").read_text()) - used)
-    except (OSError, ValueError):
-        pass  # not Linux, or no limit is set: what is known decides
-    if not limits:
+    if not limits:  # not Linux: half of what there is
         limits.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2)
     return min(limits)
+
+
+def _cgroup_rooms(groups: Path, root: Path) -> list[int]:
+    """What the control groups of a process leave it, files cached for it not counted as used.
+
+    groups: /proc/self/cgroup, a line `id:controllers:path` each; the second version of the
+    interface has no controllers there. In a container the path may only be known outside of it.
+    """
+    rooms = []
+    for line in groups.read_text().splitlines() if groups.is_file() else ():
+        _, controllers, path = line.split(":", 2)
+        if controllers not in ("", "memory"):
+            continue
+        names = ("memory.limit_in_bytes", "memory.usage_in_bytes")
+        if not controllers:
+            names = ("memory.max", "memory.current")
+        for folder in (root / controllers / path.lstrip("/"), root / controllers):
+            with suppress(OSError, ValueError):  # "max": no limit
+                limit, used = (int((folder / name).read_text()) for name in names)
+                stat = dict(x.split() for x in (folder / "memory.stat").read_text().splitlines())
+                cached = int(stat.get("active_file", 0)) + int(stat.get("inactive_file", 0))
+                rooms.append(max(0, limit - used + cached))
+                break
+    return rooms

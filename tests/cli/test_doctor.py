@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from ingle.cli.main import main
 from ingle.engine import fit, storage
+from ingle.models import resolve_model
 
 _YARN = {
     "type": "yarn", "factor": 40, "original_max_position_embeddings": 4096, "beta_fast": 32,
@@ -118,3 +120,16 @@ def test_the_cache_is_the_formulas_and_speed_is_bandwidth_over_bytes(
     assert int4["tokens_per_second"] == pytest.approx(40e9 / read)
     room = (16e9 * 0.92 - int4["weights"]) // facts["cache_bytes_per_token"]
     assert int4["context"] == pytest.approx(min(163840, room), rel=0.001)
+
+
+def test_keys_that_are_not_known_are_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = PUBLISHED[-1][1] | {"mystery_factor": 3}
+    assert facts_of(tmp_path / "llm", config, capsys)["unknown_keys"] == ["mystery_factor"]
+    folder = tmp_path / "reasoner"
+    shutil.copytree(resolve_model(None), folder)
+    config = json.loads((folder / "config.json").read_text()) | {"mystery_factor": 3}
+    (folder / "config.json").write_text(json.dumps(config))
+    assert main(["generate", str(folder), "-p", "47+85=", "--max-tokens", "2"]) == 0
+    assert "Keys of config.json not known here: mystery_factor." in capsys.readouterr().err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,10 @@ from torch import Tensor
 from ingle import LLM
 from ingle.models import load_model, resolve_model
 from ingle.models.calibrate import input_importance
+from ingle.models.causal_lm import CausalLM
+from ingle.prompt.tokenizer import Tokenizer
+from ingle.tasks import TASKS, Split, sample
+from ingle.training.data import PackedBatch, chat_document, pack
 from tests.models.checkpoints import VOCABULARY, save_random
 
 
@@ -53,23 +58,31 @@ def test_importance_is_the_mean_square_of_each_matrix_input(tmp_path: Path) -> N
 
 
 def test_rounding_for_a_text_loses_less_on_such_text() -> None:
-    """On the shipped reasoner: KL to fp32 over questions of other numbers than those calibrated."""
+    """On the shipped reasoner: KL to fp32 where it writes worked examples it was not shown."""
     folder = resolve_model(None)
-    llm = LLM(folder)
-    assert llm.tokenizer is not None
-    text, other = (
-        "\n".join(f"What is {n} + {n * 7 % 100}? Sort {n}, {n * 3 % 90}, 5." for n in range(a, b))
-        for a, b in ((10, 40), (50, 80))
-    )
-    importance = input_importance(
-        load_model(folder), torch.tensor([llm.tokenizer.encode(text)[:600]])
-    )
-    asked = torch.tensor([llm.tokenizer.encode(other)[:600]])
-    exact = load_model(folder)(asked).log_softmax(-1)
+    tokenizer = Tokenizer.load(folder)
+
+    def worked(split: Split) -> PackedBatch:
+        rng = random.Random(split)
+        tasks = [task for task in TASKS if task != "chat"] * 3
+        problems = [sample(rng, task, 3, split) for task in tasks]
+        documents = [chat_document([], problem, tokenizer) for problem in problems]
+        size = sum(len(document.tokens) for document in documents)
+        return pack(iter([*documents, documents[0]]), size, size, 2)
+
+    shown, asked = worked("train"), worked("test")
+    exact = load_model(folder)
+    importance = input_importance(exact, shown.tokens_T[None, :1000])
+    written = asked.targets_T != -100
+
+    def logits(model: CausalLM) -> Tensor:
+        return model(asked.tokens_T[None], asked.starts_T)[0, written].log_softmax(-1)
+
+    expected = logits(exact)
 
     def loss(weights: dict[str, Tensor] | None) -> float:
-        found = load_model(folder, quant="int4", importance=weights)(asked).log_softmax(-1)
-        return float((exact.exp() * (exact - found)).sum(-1).mean())
+        found = logits(load_model(folder, quant="int4", importance=weights))
+        return float((expected.exp() * (expected - found)).sum(-1).mean())
 
     assert loss(importance) < 0.9 * loss(None)
 
