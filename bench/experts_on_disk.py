@@ -107,8 +107,9 @@ def run(args: argparse.Namespace) -> dict[str, Any]:
     return {
         "start_seconds": start,
         "tokens_per_second": args.tokens / seconds,
-        "report": llm.mapped.report() if llm.mapped else "all in memory", "kept_gb": stats.limit / 1e9,
-        "experts_gb": stats.experts / 1e9, "swapped_mb": int(swapped.split()[1]) / 1e3,
+        "report": llm.mapped.report() if llm.mapped else "all in memory",
+        "kept_gb": stats.limit / 1e9, "experts_gb": stats.experts / 1e9,
+        "swapped_mb": int(swapped.split()[1]) / 1e3,
     }  # fmt: skip
 
 

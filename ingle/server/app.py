@@ -20,6 +20,7 @@ from ingle.server.errors import HTTPError, error_response, json_response
 from ingle.server.guard import Access, Guard
 from ingle.server.page import load_static, page_routes
 from ingle.server.service import EngineService
+from ingle.server.tokens import Tokens
 
 
 def create_app(
@@ -34,13 +35,17 @@ def create_app(
     are accepted. drain_seconds: how long open answers may take to end at shutdown.
     """
     static = load_static()
-    chat = ChatCompletions(service)
+    chat, tokens = ChatCompletions(service), Tokens(service)
 
     async def complete(request: Request) -> Response:
         return await chat(request)
 
     async def models(request: Request) -> Response:
         return json_response({"object": "list", "data": [model_card(service)]})
+
+    async def model(request: Request) -> Response:
+        service.model.check_name(request.path_params["id"])
+        return json_response(model_card(service))
 
     async def health(request: Request) -> Response:
         return _health(service, private=bool(access and access.key_digests))
@@ -59,6 +64,10 @@ def create_app(
             Route("/chat/completions", complete, methods=["POST"]),
             Route("/v1/models", models, methods=["GET"]),
             Route("/models", models, methods=["GET"]),
+            Route("/v1/models/{id:path}", model, methods=["GET"]),
+            Route("/models/{id:path}", model, methods=["GET"]),
+            Route("/tokenize", tokens.tokenize, methods=["POST"]),
+            Route("/detokenize", tokens.detokenize, methods=["POST"]),
             Route("/health", health, methods=["GET"]),
             *page_routes(static),
         ],

@@ -16,7 +16,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ingle.engine.request import Request, SamplingParams
-from ingle.errors import IngleError, InvalidRequestError, ModelNotFoundError
+from ingle.errors import IngleError, InvalidRequestError
 from ingle.prompt.encoder import ends_in_reasoning
 from ingle.server.body import read_json_body
 from ingle.server.errors import envelope, json_response
@@ -65,8 +65,7 @@ class ChatCompletions:
     def _prepare(self, body: bytes) -> tuple[ChatRequest, Request]:
         chat = decode_chat(body)
         model, tokenizer = self._service.model, self._service.tokenizer
-        if chat.model is not None and not model.answers_to(chat.model):
-            raise ModelNotFoundError(f"No such model here. This server answers for {model.name!r}.")
+        model.check_name(chat.model)
         messages = [
             {"role": message.role, "content": message.text(index)}
             for index, message in enumerate(chat.messages)

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ingle.engine.request import Request, SamplingParams, TokenEvent
+from ingle.errors import ModelNotFoundError
 from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.server.errors import EngineFailedError, GenerationFailedError
 
@@ -58,8 +59,10 @@ class ServedModel:
     aliases: tuple[str, ...] = ("ingle",)
     encoder: Encoder = field(default_factory=DeepSeekR1)
 
-    def answers_to(self, name: str) -> bool:
-        return name == self.name or name in self.aliases
+    def check_name(self, name: str | None) -> None:
+        """Raise ModelNotFoundError for the name of another model; None is any model."""
+        if name is not None and name != self.name and name not in self.aliases:
+            raise ModelNotFoundError(f"No such model here. This server answers for {self.name!r}.")
 
 
 class TokenStream:

@@ -7,7 +7,7 @@ that this server cannot honour (tools, n > 1, ...) are an error too, unless they
 from __future__ import annotations
 
 import re
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import msgspec
 from msgspec import UNSET, Struct, UnsetType
@@ -40,6 +40,9 @@ NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
     "verbosity": (),
     "web_search_options": (),
 }
+
+
+Body = TypeVar("Body", bound=Struct)
 
 
 class ContentPart(Struct, forbid_unknown_fields=True):
@@ -147,16 +150,21 @@ class ChatRequest(Struct, forbid_unknown_fields=True):
         return self.stream_options is not None and self.stream_options.include_usage
 
 
-def decode_chat(body: bytes) -> ChatRequest:
-    """Parse and check a body; InvalidRequestError names the first offending field."""
+def decode(body: bytes, kind: type[Body]) -> Body:
+    """Parse a body as a type; InvalidRequestError names the first field that does not fit it."""
     try:
-        request = msgspec.json.decode(body, type=ChatRequest)
+        return msgspec.json.decode(body, type=kind)
     except RecursionError:
         raise InvalidRequestError("The JSON is nested too deeply.") from None
     except msgspec.ValidationError as error:
         raise _shape_error(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise InvalidRequestError("The body is not valid JSON in UTF-8.") from None
+
+
+def decode_chat(body: bytes) -> ChatRequest:
+    """Parse and check a body; InvalidRequestError names the first offending field."""
+    request = decode(body, ChatRequest)
     _refuse_unsupported(request)
     _check_fields(request)
     return request
