@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import pytest
@@ -11,12 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ingle import LLM
-from ingle.models import load_model, resolve_model
+from ingle.models import load_model
 from ingle.models.calibrate import input_importance
-from ingle.models.causal_lm import CausalLM
-from ingle.prompt.tokenizer import Tokenizer
-from ingle.tasks import TASKS, Split, sample
-from ingle.training.data import PackedBatch, chat_document, pack
+from ingle.weights.safetensors import read_tensors, save_tensors
 from tests.models.checkpoints import VOCABULARY, save_random
 
 
@@ -57,34 +53,35 @@ def test_importance_is_the_mean_square_of_each_matrix_input(tmp_path: Path) -> N
     assert torch.allclose(down, expected, rtol=1e-4)
 
 
-def test_rounding_for_a_text_loses_less_on_such_text() -> None:
-    """On the shipped reasoner: KL to fp32 where it writes worked examples it was not shown."""
-    folder = resolve_model(None)
-    tokenizer = Tokenizer.load(folder)
+@pytest.mark.parametrize("family", ["deepseek_v3", "qwen2"])
+def test_rounding_for_a_text_loses_less_where_inputs_differ_in_size(
+    family: str, tmp_path: Path
+) -> None:
+    """As in large models, a few channels carry most of the signal: their norms are large."""
+    losses = [_losses(family, seed, tmp_path) for seed in range(6)]
+    assert sum(fitted for _, fitted in losses) < 0.9 * sum(plain for plain, _ in losses)
 
-    def worked(split: Split) -> PackedBatch:
-        rng = random.Random(split)
-        tasks = [task for task in TASKS if task != "chat"] * 3
-        problems = [sample(rng, task, 3, split) for task in tasks]
-        documents = [chat_document([], problem, tokenizer) for problem in problems]
-        size = sum(len(document.tokens) for document in documents)
-        return pack(iter([*documents, documents[0]]), size, size, 2)
 
-    shown, asked = worked("train"), worked("test")
+def _losses(family: str, seed: int, folder: Path) -> tuple[float, float]:
+    """KL to fp32 of int4, rounded for nothing and for a text, on another text."""
+    save_random(family, seed, folder, std=0.1)
+    path = folder / "model.safetensors"
+    tensors = dict(read_tensors(path))
+    for name, weight in tensors.items():
+        if name.endswith("layernorm.weight") and "a_layernorm" not in name:
+            weight[:3] *= 12.0
+            weight[3:] *= 0.5
+    save_tensors(path, tensors, {"format": "pt"})
+    shown, asked = tokens(200, 1), tokens(200, 2)
     exact = load_model(folder)
-    importance = input_importance(exact, shown.tokens_T[None, :1000])
-    written = asked.targets_T != -100
-
-    def logits(model: CausalLM) -> Tensor:
-        return model(asked.tokens_T[None], asked.starts_T)[0, written].log_softmax(-1)
-
-    expected = logits(exact)
+    importance = input_importance(exact, shown)
+    expected = exact(asked).log_softmax(-1)
 
     def loss(weights: dict[str, Tensor] | None) -> float:
-        found = logits(load_model(folder, quant="int4", importance=weights))
+        found = load_model(folder, quant="int4", importance=weights)(asked).log_softmax(-1)
         return float((expected.exp() * (expected - found)).sum(-1).mean())
 
-    assert loss(importance) < 0.9 * loss(None)
+    return loss(None), loss(importance)
 
 
 def test_a_calibrated_file_is_kept_under_its_own_name(
