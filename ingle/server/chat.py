@@ -54,7 +54,7 @@ class ChatCompletions:
         tokenizer = self._service.tokenizer
         thinking = ends_in_reasoning(request.prompt, tokenizer)
         request.salt = http.scope.get("ingle.salt", b"")
-        stream = self._service.submit(request)
+        stream = self._service.submit(request, whole=not chat.stream)
         reply = Reply(tokenizer, thinking)
         renderer = self._renderer(chat, request.id, thinking)
         if chat.stream:

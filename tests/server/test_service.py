@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
 import httpx
+import pytest
+
+from ingle.engine.request import TokenEvent
+from ingle.server.errors import EngineFailedError
+from ingle.server.service import TokenStream
 
 BODY = {"messages": [{"role": "user", "content": "What is 47 + 85?"}]}
 
@@ -146,3 +152,30 @@ def test_request_that_fails_alone_is_500_and_the_server_lives(tokenizer, scripte
         assert '"code":"generation_failed"' in live.chat(stream=True).text
         engine.rejects = False
         assert live.chat().status_code == 200
+
+
+def test_a_reader_of_the_whole_is_woken_once_and_hears_a_failure() -> None:
+    async def read(stream: TokenStream) -> list[int]:
+        return [len(events) async for events in stream.events()]
+
+    async def main() -> tuple[list[int], list[int]]:
+        streams = [TokenStream("a", lambda _: None, whole) for whole in (True, False)]
+        tasks = [asyncio.create_task(read(stream)) for stream in streams]
+        for number in range(4):
+            for stream in streams:
+                stream.put(TokenEvent("a", (), "stop" if number == 3 else None, 1, 0, number))
+                stream.put(None)
+            await asyncio.sleep(0)
+        return await tasks[0], await tasks[1]
+
+    whole, each = asyncio.run(main())
+    assert whole == [4] and sum(each) == 4 and len(each) > 1
+
+    async def fail() -> None:
+        stream = TokenStream("a", lambda _: None, True)
+        stream.put(TokenEvent("a", (), None, 1, 0, 1))
+        stream.put(EngineFailedError("gone"))
+        with pytest.raises(EngineFailedError, match="gone"):
+            await read(stream)
+
+    asyncio.run(fail())
