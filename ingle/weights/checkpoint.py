@@ -20,7 +20,7 @@ from torch import Tensor
 from ingle.errors import WeightsError
 from ingle.weights.safetensors import DTYPES, read_header, read_index, weight_files
 
-_PIECE = 32 << 20  # bytes read at a time
+_PIECE = 8 << 20  # bytes read at a time
 
 
 @dataclass(frozen=True)
