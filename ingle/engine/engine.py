@@ -18,8 +18,9 @@ from torch import Tensor
 
 from ingle.engine.cache import LatentCache
 from ingle.engine.config import EngineConfig
+from ingle.engine.output import emit, event
 from ingle.engine.prefix import PrefixCache
-from ingle.engine.request import FinishReason, Request, TokenEvent, TokenOut
+from ingle.engine.request import Request, TokenEvent
 from ingle.engine.runner import Runner, Span, StepModel
 from ingle.engine.sampler import Row, Sample, Sampler, SamplingFailure, SamplingState
 from ingle.engine.scheduler import Scheduler, Work
@@ -70,12 +71,12 @@ class Engine:
         cache = LatentCache(model.cache_shape(pages), dtype, mtp)
         self.context = min(context, pages * PAGE_TOKENS)  # most tokens of prompt plus output
         self.eos_ids = frozenset(_eos_ids(model, tokenizer, config))
-        self._vocab = int(model.config.vocab_size)
+        self.vocab = int(model.config.vocab_size)  # rows of its output; the tokenizer may have less
         self._cache = cache
         self._runner = Runner(model, cache, config.max_sequences, self.context)
         self._prefix = PrefixCache(cache, config.fingerprint, config.prefix_cache)
         self._scheduler = Scheduler(self._prefix, self._runner.table, config.token_budget)
-        self._sampler = Sampler(self._vocab)
+        self._sampler = Sampler(self.vocab)
         self._speculator = Speculator(self._runner, self._sampler, config.draft_length)
         self._controller = DraftController(config.speculative if mtp else "off")
         self._lock = Lock()
@@ -108,12 +109,14 @@ class Engine:
         prompt, params = request.prompt, request.params
         if not prompt:
             raise InvalidRequestError("The prompt is empty; give at least one token.", "prompt")
-        if min(prompt) < 0 or max(prompt) >= self._vocab:  # would crash inside a kernel
+        if min(prompt) < 0 or max(prompt) >= self.vocab:  # would crash inside a kernel
             raise InvalidRequestError("The prompt has a token id out of the vocabulary.", "prompt")
-        if any(not 0 <= token < self._vocab for token in params.logit_bias):
+        if any(not 0 <= token < self.vocab for token in params.logit_bias):
             raise InvalidRequestError("logit_bias names an unknown token id.", "logit_bias")
         if params.stop and self.tokenizer is None:
             raise InvalidRequestError("Stop strings need a tokenizer; use stop_token_ids.", "stop")
+        if params.grammar is not None and params.grammar.vocab != self.vocab:
+            raise InvalidRequestError("The grammar was compiled for another model.", "grammar")
         self.check_length(len(prompt), None)
 
     def cancel(self, request_id: str) -> None:
@@ -208,11 +211,11 @@ class Engine:
         for part in parts:
             sequence = part.work.sequence
             try:
-                event, rows_done = self._accept(part, samples)
+                made, rows_done = self._accept(part, samples)
             except Exception as error:  # in one request's text or penalties: the others go on
-                event, rows_done = self._broken(sequence, error), None
-            if event is not None:
-                events.append(event)
+                made, rows_done = self._broken(sequence, error), None
+            if made is not None:
+                events.append(made)
             if rows_done is not None:
                 computed.append(rows_done)
             else:
@@ -276,62 +279,20 @@ class Engine:
         for sample in samples[sampled : sampled + len(drafts) + 1]:
             if isinstance(sample, SamplingFailure):
                 sequence.computed = 0  # its latents are not to be trusted: publish none
-                return self._event(sequence, [], "error", error=sample.message), None
+                return event(sequence, [], "error", error=sample.message), None
             new.append(sample)
             if len(new) <= len(drafts) and sample.token != drafts[len(new) - 1]:
                 break
         confirmed = len(new) - 1
         self._speculator.record(len(drafts), confirmed)
         sequence.computed += confirmed
-        event = self._emit(sequence, new)
-        if event is not None and event.finish_reason is not None:
+        before = sequence.generated
+        made = emit(sequence, new, self.eos_ids)
+        self._generated_tokens += sequence.generated - before
+        if made is not None and made.finish_reason is not None:
             sequence.computed = min(sequence.computed, len(sequence.tokens))
-            return event, None
-        return event, Computed(sequence, first, start, length + confirmed)
-
-    # --- what comes out ---
-
-    def _emit(self, sequence: Sequence, samples: list[Sample]) -> TokenEvent | None:
-        """Append new tokens up to the first that ends the request; the event to report, if any."""
-        out: list[TokenOut] = []
-        params = sequence.request.params
-        for sample in samples:
-            token = sample.token
-            sequence.tokens.append(token)
-            sequence.sampling.observe(token)
-            self._generated_tokens += 1
-            ends = token in params.stop_token_ids or (
-                token in self.eos_ids and not params.ignore_eos
-            )
-            out += sequence.text.push(sample, silent=ends)
-            if sequence.text.matched is not None:
-                return self._event(sequence, out, "stop", stop_reason=sequence.text.matched)
-            if ends:
-                return self._event(sequence, out, "stop", stop_reason=token)
-            if len(sequence.tokens) >= sequence.limit:
-                return self._event(sequence, out, "length")
-        return self._event(sequence, out) if out else None
-
-    def _event(
-        self,
-        sequence: Sequence,
-        tokens: list[TokenOut],
-        reason: FinishReason | None = None,
-        stop_reason: str | int | None = None,
-        error: str | None = None,
-    ) -> TokenEvent:
-        if reason is not None:
-            tokens = sequence.text.finish(tokens)
-        return TokenEvent(
-            request_id=sequence.request.id,
-            tokens=tuple(tokens),
-            finish_reason=reason,
-            prompt_tokens=len(sequence.request.prompt),
-            cached_tokens=sequence.cached_tokens or 0,
-            completion_tokens=sequence.generated,
-            stop_reason=stop_reason,
-            error=error,
-        )
+            return made, None
+        return made, Computed(sequence, first, start, length + confirmed)
 
     def _broken(self, sequence: Sequence, error: Exception) -> TokenEvent:
         """The last event of a request that met an unexpected error.
@@ -341,7 +302,7 @@ class Engine:
         place = "".join(format_tb(error.__traceback__))
         logger.error("A request failed: %s\n%s", type(error).__name__, place)
         sequence.computed = 0  # its latents are not to be trusted: publish none
-        return self._event(sequence, [], "error", error="The model failed on this request.")
+        return event(sequence, [], "error", error="The model failed on this request.")
 
     def _remove(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)
@@ -359,7 +320,7 @@ class Engine:
                 self._scheduler.waiting.append(sequence)
             elif self._live.get(sequence.request.id) is sequence:  # it may have finished since
                 self._remove(sequence)
-                events.append(self._event(sequence, [], "cancelled"))
+                events.append(event(sequence, [], "cancelled"))
         return events
 
     def _sequence(self, request: Request) -> Sequence:

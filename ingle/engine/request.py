@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ingle.errors import InvalidRequestError
+
+if TYPE_CHECKING:
+    from ingle.engine.grammar import Grammar
 
 FinishReason = Literal["stop", "length", "cancelled", "error"]
 
@@ -21,6 +24,8 @@ class SamplingParams:
     stop: the output ends before the first occurrence of any of these strings.
     stop_token_ids: beside the model's end-of-sequence tokens, which ignore_eos switches off.
     logprobs: None for none, n for the chosen token plus the n likeliest.
+    prompt_logprobs: the same for the prompt's own tokens.
+    grammar: what the output must match.
     """
 
     max_tokens: int | None = None
@@ -37,6 +42,8 @@ class SamplingParams:
     ignore_eos: bool = False
     seed: int | None = None
     logprobs: int | None = None
+    prompt_logprobs: int | None = None
+    grammar: Grammar | None = None
 
     def __post_init__(self) -> None:
         _range("temperature", self.temperature, 0.0, 2.0)
@@ -53,18 +60,28 @@ class SamplingParams:
             raise InvalidRequestError("logprobs must lie in [0, 20].", "logprobs")
         if len(self.stop) > 16 or any(not s for s in self.stop):
             raise InvalidRequestError("stop takes at most 16 non-empty strings.", "stop")
+        if self.grammar is not None and self.ignore_eos:
+            raise InvalidRequestError(
+                "A grammar decides where to end: drop ignore_eos.", "ignore_eos"
+            )
         for bias in self.logit_bias.values():
             _range("logit_bias", bias, -100.0, 100.0)
 
 
 @dataclass
 class Request:
-    """One prompt to be continued once. `salt` separates prefix caches (one per API key)."""
+    """One prompt to be continued once.
+
+    salt: separates prefix caches (per API key and end user). client: whose turn it takes in the
+    queue (the API key). priority: lower goes first.
+    """
 
     id: str
     prompt: list[int]
     params: SamplingParams
     salt: bytes = b""
+    client: bytes = b""
+    priority: int = 0
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,7 @@ class TokenEvent:
     completion_tokens: int
     stop_reason: str | int | None = None  # which stop string or token id ended it
     error: str | None = None  # one sentence for people when finish_reason is "error"
+    prompt_logprobs: tuple[TokenOut, ...] | None = None  # once, where the request wants them
 
 
 def _range(name: str, value: float, low: float, high: float, low_open: bool = False) -> None:

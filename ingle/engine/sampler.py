@@ -1,4 +1,4 @@
-"""From logits to tokens: penalties, bias, temperature, top-k, top-p, min-p, log-probabilities.
+"""From logits to tokens: grammar, penalties, bias, temperature, filters, log-probabilities.
 
 Every choice is a race: the token with the largest p / E wins, where E are exponential variates
 keyed by (seed, position, token id). That is the Gumbel-max trick, so a token wins with exactly its
@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from ingle.engine.grammar_state import GrammarFailure
 from ingle.engine.noise import exponential, random_bits, stream_key, token_offsets
 from ingle.engine.request import SamplingParams
 
@@ -41,6 +42,7 @@ class SamplingFailure:
 
 
 _COLDEST = 1e-6  # lower temperatures divide fp32 logits to the same end
+_LEAST = 1e-45  # the smallest fp32 above zero: what a grammar forbids weighs nothing
 _NOT_FINITE = SamplingFailure("The model's output was not a finite number.")
 
 
@@ -57,7 +59,8 @@ class SamplingState:
         self._penalised = bool(
             params.presence_penalty or params.frequency_penalty or params.repetition_penalty != 1.0
         )
-        self.edited = self._penalised or bool(params.logit_bias)
+        self.grammar = None if params.grammar is None else params.grammar.start()
+        self.edited = self._penalised or bool(params.logit_bias) or self.grammar is not None
         self.plain = params.temperature == 0.0 and params.logprobs is None and not self.edited
         self._counts: dict[int, int] = {}
         repeat = params.repetition_penalty != 1.0
@@ -69,14 +72,24 @@ class SamplingState:
         """Count a token that was generated."""
         if self._penalised:
             self._counts[token] = self._counts.get(token, 0) + 1
+        if self.grammar is not None:
+            self.grammar.commit(token)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the grammar allows nothing more."""
+        return self.grammar is not None and self.grammar.ended
 
     def edit(self, logits_V: Floats, ahead: Items[int]) -> None:
-        """Apply penalties, then bias, in place; `ahead` are drafts taken as generated.
+        """Apply grammar, penalties and bias, in place; `ahead` are drafts taken as generated.
 
         The repetition penalty (arXiv 1909.05858, prompt included) comes first, as in transformers;
-        presence and frequency count generated tokens only, as in OpenAI's interface.
+        presence and frequency count generated tokens only, as in OpenAI's interface. Raises
+        GrammarFailure.
         """
         params = self.params
+        if self.grammar is not None:
+            self.grammar.restrict(logits_V, ahead)
         if self._penalised:
             counts = self._counts
             if ahead:
@@ -110,19 +123,25 @@ class Sampler:
     def sample(self, logits_RV: Floats, rows: list[Row]) -> list[Sample | SamplingFailure]:
         """Choose a token for each row of logits.
 
-        Order: penalties, bias, temperature, top-k, top-p over what top-k left, min-p relative to
-        the likeliest token.
+        Order: grammar, penalties, bias, temperature, top-k, top-p over what top-k left, min-p
+        relative to the likeliest token.
         """
         states = [row.state for row in rows]
         if all(state.plain for state in states):
             return _argmax(logits_RV)
         edited_RV = logits_RV
+        failures: dict[int, SamplingFailure] = {}
         if any(state.edited for state in states):
             edited_RV = logits_RV.copy()
             for index, row in enumerate(rows):
                 if row.state.edited:
-                    row.state.edit(edited_RV[index], row.ahead)
+                    try:
+                        row.state.edit(edited_RV[index], row.ahead)
+                    except GrammarFailure as error:
+                        failures[index] = SamplingFailure(str(error))
         samples = _argmax(edited_RV)
+        for index, failure in failures.items():
+            samples[index] = failure
         good = [i for i, sample in enumerate(samples) if isinstance(sample, Sample)]
         drawn = [i for i in good if states[i].params.temperature > 0]
         if drawn:
@@ -214,14 +233,14 @@ def candidates(weights_V: Floats, params: SamplingParams) -> Ids:
     if 0 < params.top_k < len(weights_V):
         floor = float(np.partition(weights_V, -params.top_k)[-params.top_k])
     if params.top_p >= 1.0:
-        return np.flatnonzero(weights_V >= max(floor, params.min_p))
+        return np.flatnonzero(weights_V >= max(floor, params.min_p, _LEAST))
     if floor > 0.0:
         weights_V = np.where(weights_V >= floor, weights_V, np.float32(0.0))
     total = float(weights_V.sum(dtype=np.float64))
     # Tokens below this share sum to less than 1 - top_p, so none of them is in the nucleus:
     # what remains to be sorted is short.
     share = (1.0 - params.top_p) * total / len(weights_V) * (1.0 - 1e-6)
-    ids: Ids = np.flatnonzero(weights_V >= max(share, 1e-45))
+    ids: Ids = np.flatnonzero(weights_V >= max(share, _LEAST))
     ids = ids[np.argsort(-weights_V[ids], kind="stable")]
     mass = np.cumsum(weights_V[ids], dtype=np.float64)
     nucleus: Ids = ids[: int(np.searchsorted(mass, params.top_p * total)) + 1]
