@@ -14,20 +14,16 @@ Differences from it:
 - tools, tool calls and tool results are refused; the template writes a tool's result as if the
   assistant had said it;
 - an assistant message without content is refused; the template fails on it;
-- a final assistant message is refused; the template opens another turn after it.
+- a final assistant message is refused, or with `prefix` goes on behind "### Response:\\nA"; the
+  template closes it and opens another turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from ingle.prompt.encoder import BOS, Prompt
-from ingle.prompt.messages import read_messages, read_tools, refuse_tools
-
-if TYPE_CHECKING:
-    from ingle.prompt.tokenizer import Tokenizer
+from ingle.prompt.encoder import BOS, Chat, Encoder, Prompt, continue_answer
+from ingle.prompt.messages import refuse_tools
 
 EOT = "<|EOT|>"
 DEFAULT = (
@@ -39,32 +35,22 @@ DEFAULT = (
 
 
 @dataclass(frozen=True)
-class DeepSeekCoder:
+class DeepSeekCoder(Encoder):
     """The "### Instruction:" format; it has neither thoughts nor tools."""
 
     name: str = "deepseek_coder"
     starts_in_reasoning: bool = False
 
-    def encode(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tokenizer: Tokenizer,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        thinking: bool = True,
-    ) -> list[int]:
-        """Token ids of a conversation; `thinking` has no effect.
-
-        Raises InvalidRequestError for malformed messages and for any use of tools, ConfigError
-        where the tokenizer has no `<|EOT|>`.
-        """
-        conversation = read_messages(messages)
-        refuse_tools(conversation, read_tools(tools))
-        prompt = Prompt(tokenizer)
+    def _write(self, prompt: Prompt, chat: Chat) -> None:
+        refuse_tools(chat.messages, chat.tools)
         prompt.special(BOS)
-        if not any(message.role == "system" for message in conversation):
+        if not any(message.role == "system" for message in chat.messages):
             prompt.text(f"{DEFAULT}\n")
-        for message in conversation:
+        for message in chat.messages:
+            prompt.mark(message.index)
+            if message.prefix:
+                prompt.text(f"### Response:\n{continue_answer(message)}")
+                return
             if message.role == "assistant":
                 prompt.text(f"### Response:\n{message.content}\n")
                 prompt.special(EOT)
@@ -74,4 +60,3 @@ class DeepSeekCoder:
             else:
                 prompt.text(message.content)
         prompt.text("### Response:\n")
-        return prompt.ids()

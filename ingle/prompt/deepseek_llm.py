@@ -11,46 +11,35 @@ DeepSeek-V2-Lite-Chat and DeepSeek-Coder-V2-Instruct. Differences from it:
 
 - tools, tool calls and tool results are refused; the template drops them without a word;
 - an assistant message without content is refused; the template fails on it;
-- a final assistant message is refused; the template opens another turn after it.
+- a final assistant message is refused, or with `prefix` goes on behind "Assistant: A"; the
+  template closes it and opens another turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
-from ingle.prompt.encoder import BOS, EOS, Prompt
-from ingle.prompt.messages import read_messages, read_tools, refuse_tools
-
-if TYPE_CHECKING:
-    from ingle.prompt.tokenizer import Tokenizer
+from ingle.prompt.encoder import BOS, EOS, Chat, Encoder, Prompt, continue_answer
+from ingle.prompt.messages import refuse_tools
 
 
 @dataclass(frozen=True)
-class DeepSeekLLM:
+class DeepSeekLLM(Encoder):
     """The "User: ... Assistant:" format; it has neither thoughts nor tools."""
 
     name: str = "deepseek_llm"
     starts_in_reasoning: bool = False
 
-    def encode(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tokenizer: Tokenizer,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        thinking: bool = True,
-    ) -> list[int]:
-        """Token ids of a conversation; `thinking` has no effect.
-
-        Raises InvalidRequestError for malformed messages and for any use of tools.
-        """
-        conversation = read_messages(messages)
-        refuse_tools(conversation, read_tools(tools))
-        prompt = Prompt(tokenizer)
+    def _write(self, prompt: Prompt, chat: Chat) -> None:
+        refuse_tools(chat.messages, chat.tools)
         prompt.special(BOS)
-        for message in conversation:
+        for message in chat.messages:
+            prompt.mark(message.index)
+            if message.prefix:
+                prompt.text("Assistant:")
+                # As the prompt ends where the answer's blank begins, so does one of no content.
+                prompt.text(f" {answer}" if (answer := continue_answer(message)) else "")
+                return
             if message.role == "assistant":
                 prompt.text(f"Assistant: {message.content}")
                 prompt.special(EOS)
@@ -59,4 +48,3 @@ class DeepSeekLLM:
             else:
                 prompt.text(f"{message.content}\n\n")
         prompt.text("Assistant:")
-        return prompt.ids()

@@ -10,6 +10,10 @@ R1-0528 and its distill end at `<｜Assistant｜>`: those models open the though
 tool results no prompt opens one. thinking=False has no official form; it closes an empty thought,
 `<think>\\n\\n</think>\\n\\n`, and behind tool results it changes nothing.
 
+A `prefix` message has no official form either. With a content its thought is closed,
+`<think>\\nR\\n</think>\\n\\nA`, behind tool results only where it has one; without a content the
+thought is left open, `<think>\\nR`.
+
 Source: chat_template of deepseek-ai/DeepSeek-R1, DeepSeek-R1-Distill-Qwen-32B and
 DeepSeek-R1-0528-Qwen3-8B. Differences from them, beside those of V3:
 
@@ -25,51 +29,40 @@ DeepSeek-R1-0528-Qwen3-8B. Differences from them, beside those of V3:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ingle.prompt.deepseek_v3 import add_turns
-from ingle.prompt.encoder import ASSISTANT, END_THINK, THINK
+from ingle.prompt.encoder import ASSISTANT, END_THINK, THINK, Chat, Encoder, Prompt
 
 if TYPE_CHECKING:
     from ingle.prompt.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
-class DeepSeekR1:
+class DeepSeekR1(Encoder):
     """The `<｜User｜>` format of a model that thinks before each answer to a user."""
 
     name: str = "deepseek_r1"
     starts_in_reasoning: bool = True
     """Whether the prompt itself opens the thought: R1 does, R1-0528 leaves it to the model."""
 
-    def encode(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tokenizer: Tokenizer,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        thinking: bool = True,
-    ) -> list[int]:
-        """Token ids of a conversation, with tool calls and results, ready for the next turn.
-
-        Raises InvalidRequestError for malformed messages, and for any use of tools where the
-        tokenizer has no tokens for them; ConfigError where it has no `<think>` to open.
-        """
-        prompt, answers = add_turns(messages, tokenizer, tools, drop_thoughts=True)
-        if not answers:
-            return prompt.ids()
-        prompt.special(ASSISTANT)
-        if not thinking:
-            prompt.special(THINK)
-            prompt.text("\n\n")
-            prompt.special(END_THINK)
-            prompt.text("\n\n")
-        elif self.starts_in_reasoning:
+    def _write(self, prompt: Prompt, chat: Chat) -> None:
+        answers = add_turns(prompt, chat, drop_thoughts=True)
+        if answers:
+            prompt.special(ASSISTANT)
+        last = chat.messages[-1]
+        thought = last.reasoning if last.prefix and chat.thinking else None
+        answer = last.content if last.prefix else ""
+        if thought or (answers and (answer or not chat.thinking or self.starts_in_reasoning)):
             prompt.special(THINK)
             prompt.text("\n")
-        return prompt.ids()
+            prompt.text(thought or "")
+            if answer or not chat.thinking:
+                prompt.text("\n")
+                prompt.special(END_THINK)
+                prompt.text("\n\n")
+        prompt.text(answer)
 
 
 def has_thinking(tokenizer: Tokenizer) -> bool:

@@ -26,14 +26,13 @@ whose special tokens are special here, too. Differences from the templates:
   system text; here each answer has its own and nothing else has one;
 - an empty list of tool_calls counts as none; the template closes calls it never opened;
 - content of null beside calls is an empty text;
-- results are put in the order of their calls, as the format carries no ids.
+- results are put in the order of their calls, as the format carries no ids;
+- a final answer with `prefix` is left open; the templates close it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
 from ingle.prompt.encoder import (
     ASSISTANT,
@@ -49,71 +48,52 @@ from ingle.prompt.encoder import (
     OUTPUT,
     OUTPUTS,
     SEP,
+    TOOLS_START,
     USER,
+    Chat,
+    Encoder,
     Prompt,
+    continue_answer,
 )
-from ingle.prompt.messages import (
-    Message,
-    Tool,
-    ToolCall,
-    read_messages,
-    read_tools,
-    refuse_tools,
-    to_json,
-)
-
-if TYPE_CHECKING:
-    from ingle.prompt.tokenizer import Tokenizer
+from ingle.prompt.messages import Message, Tool, ToolCall, refuse_tools, to_json
 
 
 @dataclass(frozen=True)
-class DeepSeekV3:
+class DeepSeekV3(Encoder):
     """The `<｜User｜>` format without thoughts."""
 
     name: str = "deepseek_v3"
     starts_in_reasoning: bool = False
 
-    def encode(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tokenizer: Tokenizer,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        thinking: bool = True,
-    ) -> list[int]:
-        """Token ids of a conversation; `thinking` has no effect.
-
-        Raises InvalidRequestError for malformed messages, and for any use of tools where the
-        tokenizer has no tokens for them (the R1 distills).
-        """
-        prompt, answers = add_turns(messages, tokenizer, tools, drop_thoughts=False)
+    def _write(self, prompt: Prompt, chat: Chat) -> None:
+        answers = add_turns(prompt, chat, drop_thoughts=False)
         if answers:
             prompt.special(ASSISTANT)
-        return prompt.ids()
+        if chat.messages[-1].prefix:
+            prompt.text(continue_answer(chat.messages[-1]))
 
 
-def add_turns(
-    messages: Sequence[Mapping[str, Any]],
-    tokenizer: Tokenizer,
-    tools: Sequence[Mapping[str, Any]] | None,
-    drop_thoughts: bool,
-) -> tuple[Prompt, bool]:
-    """Everything up to the turn to write, and whether that turn needs an `<｜Assistant｜>`.
+def add_turns(prompt: Prompt, chat: Chat, drop_thoughts: bool) -> bool:
+    """Write everything up to the turn to write; whether that turn needs an `<｜Assistant｜>`.
 
-    drop_thoughts: cut what stands before the last `</think>` of earlier answers. Raises
-    InvalidRequestError as `DeepSeekV3.encode` does.
+    drop_thoughts: cut what stands before the last `</think>` of earlier answers. A `prefix`
+    message is marked but left to the caller. Raises InvalidRequestError for any use of tools
+    where the tokenizer has no tokens for them (the R1 distills).
     """
-    conversation, known = read_messages(messages), read_tools(tools)
-    if tokenizer.find_special(CALLS) is None:
-        refuse_tools(conversation, known, "This model's vocabulary")
-    prompt = Prompt(tokenizer)
+    if prompt.tokenizer.find_special(CALLS) is None:
+        refuse_tools(chat.messages, chat.tools, "This model's vocabulary")
     prompt.special(BOS)
-    prompt.text("\n\n".join(m.content for m in conversation if m.role == "system"))
-    _describe(prompt, known)
+    add_systems(prompt, chat.messages)
+    _describe(prompt, chat.tools)
     after_results = False
-    for message in conversation:
+    for message in chat.messages:
         if message.role == "system":
             continue
+        if after_results and message.role != "tool":
+            prompt.special(END_OUTPUTS)
+        prompt.mark(message.index)
+        if message.prefix:
+            return not after_results
         if message.role == "tool":
             if after_results:
                 prompt.text("\n")
@@ -122,11 +102,7 @@ def add_turns(
             prompt.special(OUTPUT)
             prompt.text(message.content)
             prompt.special(END_OUTPUT)
-            after_results = True
-            continue
-        if after_results:
-            prompt.special(END_OUTPUTS)
-        if message.role == "user":
+        elif message.role == "user":
             prompt.special(USER)
             prompt.text(message.content)
         else:
@@ -135,15 +111,24 @@ def add_turns(
             prompt.text(_answer(message) if drop_thoughts else message.content)
             _add_calls(prompt, message.calls)
             prompt.special(EOS)
-        after_results = False
+        after_results = message.role == "tool"
     if after_results:
         prompt.special(END_OUTPUTS)
-    return prompt, not after_results
+    return not after_results
+
+
+def add_systems(prompt: Prompt, messages: list[Message]) -> None:
+    """The system texts, wherever they were, joined by a blank line."""
+    for place, message in enumerate(m for m in messages if m.role == "system"):
+        prompt.text("\n\n" if place else "")
+        prompt.mark(message.index)
+        prompt.text(message.content)
 
 
 def _answer(message: Message) -> str:
     """The answer alone; where the client keeps reasoning apart, the content is only that."""
-    return message.content if message.split else message.content.split(END_THINK)[-1]
+    apart = message.reasoning is not None
+    return message.content if apart else message.content.split(END_THINK)[-1]
 
 
 def _add_calls(prompt: Prompt, calls: tuple[ToolCall, ...]) -> None:
@@ -165,6 +150,7 @@ def _describe(prompt: Prompt, tools: list[Tool]) -> None:
     """The tools of the request and how to call them, behind the system text."""
     if not tools:
         return
+    prompt.mark(TOOLS_START)
     prompt.text(
         "\n\nYou are a helpful assistant with tool calling capabilities. When a tool call is "
         "needed, you MUST use the following format to issue the call:\n"

@@ -29,6 +29,9 @@ describe the tools of a request, and for those the model card's tool_description
 - after a system message at the very end the prompt still opens a turn; V3.1 does not if an answer
   stood before it;
 - an empty list of tool_calls counts as none; the templates close calls they never opened;
+- a final answer with `prefix` is left open, with thinking behind a thought that is closed
+  (`<think>R</think>A`) or, without a content, open; V3.1's template closes the turn and puts the
+  content where the thought belongs;
 - results are put in the order of their calls, as the format carries no ids;
 - the special tokens in the description of the tools are special here, as where a template writes
   it, yet names, descriptions and parameters can hold none.
@@ -36,10 +39,9 @@ describe the tools of a request, and for those the model card's tool_description
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
 
+from ingle.prompt.deepseek_v3 import add_systems
 from ingle.prompt.encoder import (
     ASSISTANT,
     BOS,
@@ -53,42 +55,35 @@ from ingle.prompt.encoder import (
     OUTPUT,
     SEP,
     THINK,
+    TOOLS_START,
     USER,
+    Chat,
+    Encoder,
     Prompt,
+    continue_turn,
 )
-from ingle.prompt.messages import Message, Tool, ToolCall, read_messages, read_tools, to_json
-
-if TYPE_CHECKING:
-    from ingle.prompt.tokenizer import Tokenizer
+from ingle.prompt.messages import Message, Tool, ToolCall, to_json
 
 
 @dataclass(frozen=True)
-class DeepSeekV31:
+class DeepSeekV31(Encoder):
     """The `<｜User｜>` format in which `</think>` opens every earlier answer."""
 
     name: str = "deepseek_v31"
     starts_in_reasoning: bool = True
 
-    def encode(
-        self,
-        messages: Sequence[Mapping[str, Any]],
-        tokenizer: Tokenizer,
-        *,
-        tools: Sequence[Mapping[str, Any]] | None = None,
-        thinking: bool = True,
-    ) -> list[int]:
-        """Token ids of a conversation.
-
-        Raises InvalidRequestError for malformed messages or tools, ConfigError where the
-        tokenizer lacks a token of the format.
-        """
-        conversation = read_messages(messages)
-        prompt = Prompt(tokenizer)
+    def _write(self, prompt: Prompt, chat: Chat) -> None:
         prompt.special(BOS)
-        prompt.text("\n\n".join(m.content for m in conversation if m.role == "system"))
-        _describe(prompt, read_tools(tools))
+        add_systems(prompt, chat.messages)
+        _describe(prompt, chat.tools)
         after_results = False
-        for message in conversation:
+        for message in chat.messages:
+            if message.role == "system":
+                continue
+            prompt.mark(message.index)
+            if message.prefix:
+                _continue(prompt, message, chat.thinking, after_results)
+                return
             if message.role == "user":
                 prompt.special(USER)
                 prompt.text(message.content)
@@ -102,15 +97,22 @@ class DeepSeekV31:
                 prompt.special(OUTPUT)
                 prompt.text(message.content)
                 prompt.special(END_OUTPUT)
-            if message.role != "system":
-                after_results = message.role == "tool"
+            after_results = message.role == "tool"
         if not after_results:
-            prompt.special(ASSISTANT, THINK if thinking else END_THINK)
-        return prompt.ids()
+            prompt.special(ASSISTANT, THINK if chat.thinking else END_THINK)
+
+
+def _continue(prompt: Prompt, message: Message, thinking: bool, after_results: bool) -> None:
+    if not after_results:
+        prompt.special(ASSISTANT)
+    elif not (thinking and message.reasoning):
+        prompt.text(message.content)
+        return
+    continue_turn(prompt, message, thinking)
 
 
 def _answer(message: Message) -> str:
-    if message.split or END_THINK not in message.content:
+    if message.reasoning is not None or END_THINK not in message.content:
         return message.content
     return message.content.split(END_THINK, 1)[1]
 
@@ -132,6 +134,7 @@ def _describe(prompt: Prompt, tools: list[Tool]) -> None:
     """The model card's tool_description, behind the system text."""
     if not tools:
         return
+    prompt.mark(TOOLS_START)
     prompt.text("\n\n## Tools\nYou have access to the following tools:\n\n")
     for index, tool in enumerate(tools):
         parameters = to_json(tool.parameters, f"tools[{index}].function.parameters")

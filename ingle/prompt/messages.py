@@ -1,18 +1,22 @@
 """Checked messages and tools, the same for every generation.
 
-Messages are OpenAI-shaped mappings: `role` (system, developer, user, assistant, tool), `content`
-(a string, a list of text parts, or null beside tool_calls), and where they apply
-`reasoning_content`, `tool_calls` and `tool_call_id`. Other keys have no effect on a prompt.
+Messages are OpenAI-shaped mappings: `role` (system, developer, user, assistant, tool; in formats
+that have it latest_reminder), `content` (a string, a list of text parts, or null beside
+tool_calls), and where they apply `reasoning_content` (or `reasoning`), `tool_calls`,
+`tool_call_id` and `prefix`. Other keys have no effect on a prompt.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from ingle.errors import InvalidRequestError
+
+ROLES = ("system", "user", "assistant", "tool")
 
 
 @dataclass(frozen=True)
@@ -26,14 +30,18 @@ class ToolCall:
 
 @dataclass(frozen=True)
 class Message:
-    """A checked message; `role` is system, user, assistant or tool."""
+    """A checked message; `role` is system, user, assistant, tool or latest_reminder."""
 
+    index: int
+    """Its place in the request."""
     role: str
     content: str
     calls: tuple[ToolCall, ...] = ()
     tool_call_id: str = ""
-    split: bool = False
-    """Whether the client itself keeps reasoning apart from the content."""
+    reasoning: str | None = None
+    """What the client itself keeps apart from the content; None where it does not."""
+    prefix: bool = False
+    """Whether the model is to go on with this message, which is the last and the assistant's."""
 
 
 @dataclass(frozen=True)
@@ -46,19 +54,31 @@ class Tool:
     source: Mapping[str, Any]
 
 
-def read_messages(messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+def read_messages(
+    messages: Sequence[Mapping[str, Any]], *, reminders: bool = False, joint: str = ""
+) -> list[Message]:
     """Check a conversation; tool results come back in the order of their calls.
 
-    developer counts as system. Raises InvalidRequestError, naming the field, for an empty list,
-    a malformed message, a final assistant turn, and calls and results that do not match.
+    developer counts as system. reminders: whether the format has the role latest_reminder.
+    joint: what the format puts between the parts of one content. Raises InvalidRequestError,
+    naming the field, for an empty list, a malformed message, a final assistant turn without
+    `prefix` and a `prefix` anywhere else, and calls and results that do not match.
     """
     if not messages:
         raise InvalidRequestError("Empty input messages", "messages")
-    read = [_message(message, f"messages[{index}]") for index, message in enumerate(messages)]
-    if read[-1].role == "assistant" and not read[-1].calls:
+    roles = (*ROLES, *(["latest_reminder"] if reminders else []))
+    read = [_message(message, index, roles, joint) for index, message in enumerate(messages)]
+    for message in read:
+        if message.prefix and (message.role != "assistant" or message is not read[-1]):
+            raise InvalidRequestError(
+                "Invalid completion message: prefix set true with message which is not final "
+                "message or message role is not assistant",
+                f"messages[{message.index}].prefix",
+            )
+    if read[-1].role == "assistant" and not read[-1].calls and not read[-1].prefix:
         raise InvalidRequestError(
-            "The last message must not be the assistant's: continuing a given answer is not "
-            "supported.",
+            "The last message must not be the assistant's, unless it has prefix: true, which "
+            "continues it.",
             f"messages[{len(read) - 1}]",
         )
     ordered: list[Message] = []
@@ -111,10 +131,12 @@ def read_tools(tools: Sequence[Mapping[str, Any]] | None) -> list[Tool]:
             raise InvalidRequestError("Only tools of type 'function' are known.", f"{param}.type")
         function = _mapping(function, f"{param}.function")
         parameters = _mapping(function.get("parameters") or {}, f"{param}.function.parameters")
-        name = _text(function.get("name"), f"{param}.function.name")
+        name = _tool_name(function.get("name"), f"{param}.function.name")
         given = function.get("description")
         description = _text("" if given is None else given, f"{param}.function.description")
         read.append(Tool(name, description, parameters, tool))
+    if len({tool.name for tool in read}) < len(read):
+        raise InvalidRequestError("Tool names must be unique.", "tools")
     return read
 
 
@@ -132,33 +154,45 @@ def to_json(value: Any, param: str) -> str:
     """JSON as the templates write it; InvalidRequestError for what JSON cannot hold."""
     try:
         return json.dumps(value, ensure_ascii=False)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise InvalidRequestError(f"{param} must be JSON.", param) from error
 
 
-def _message(message: Mapping[str, Any], param: str) -> Message:
+def _message(message: Mapping[str, Any], index: int, roles: Sequence[str], joint: str) -> Message:
+    param = f"messages[{index}]"
     role = _mapping(message, param).get("role")
     if role == "developer":
         role = "system"
-    if role not in ("system", "user", "assistant", "tool"):
+    if role not in roles:
         raise InvalidRequestError(
-            "A message's role must be system, developer, user, assistant or tool.", f"{param}.role"
+            f"A message's role must be developer, {', '.join(roles[:-1])} or {roles[-1]}.",
+            f"{param}.role",
         )
+    prefix = message.get("prefix")
+    if not isinstance(prefix, bool | None):
+        raise InvalidRequestError(f"{param}.prefix must be true or false.", f"{param}.prefix")
     calls: tuple[ToolCall, ...] = ()
-    content, split, answers = message.get("content"), False, ""
+    content, reasoning, answers = message.get("content"), None, ""
     if role == "assistant":
         calls = _calls(message.get("tool_calls"), f"{param}.tool_calls")
-        split = message.get("reasoning_content") is not None
-        if split:
-            _text(message["reasoning_content"], f"{param}.reasoning_content")
-        if content is None and not calls:
+        reasoning = _reasoning(message, param)
+        if content is None and not calls and not (prefix and reasoning is not None):
             raise InvalidRequestError(
                 "Invalid assistant message: content or tool_calls must be set", f"{param}.content"
             )
+        content = "" if content is None else content
     elif role == "tool":
         answers = _text(message.get("tool_call_id"), f"{param}.tool_call_id")
-    content = "" if content is None and calls else _content(content, f"{param}.content")
-    return Message(role, content, calls, answers, split)
+    text = _content(content, f"{param}.content", joint)
+    return Message(index, str(role), text, calls, answers, reasoning, bool(prefix))
+
+
+def _reasoning(message: Mapping[str, Any], param: str) -> str | None:
+    """The thought, in either spelling: DeepSeek's first, then that of other servers."""
+    for key in ("reasoning_content", "reasoning"):
+        if message.get(key) is not None:
+            return _text(message[key], f"{param}.{key}")
+    return None
 
 
 def _calls(calls: Any, param: str) -> tuple[ToolCall, ...]:
@@ -185,7 +219,7 @@ def _calls(calls: Any, param: str) -> tuple[ToolCall, ...]:
     return tuple(read)
 
 
-def _content(content: Any, param: str) -> str:
+def _content(content: Any, param: str, joint: str) -> str:
     if not isinstance(content, Sequence) or isinstance(content, str):
         return _text(content, param)
     texts = []
@@ -196,7 +230,23 @@ def _content(content: Any, param: str) -> str:
                 f"{param}[{index}].type",
             )
         texts.append(_text(part.get("text"), f"{param}[{index}].text"))
-    return "".join(texts)
+    return joint.join(texts)
+
+
+def _tool_name(name: Any, param: str) -> str:
+    if _text(name, param) == "":
+        raise InvalidRequestError(
+            f"Invalid '{param}': empty string. Expected a string with minimum length 1, but got "
+            "an empty string instead.",
+            param,
+        )
+    if not re.fullmatch("[a-zA-Z0-9_-]+", name):
+        raise InvalidRequestError(
+            f"Invalid '{param}': string does not match pattern. Expected a string that matches "
+            "the pattern '^[a-zA-Z0-9_-]+$'.",
+            param,
+        )
+    return str(name)
 
 
 def _text(value: Any, param: str) -> str:

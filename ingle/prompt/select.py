@@ -6,6 +6,9 @@ What is looked at, the first that decides wins:
 2. `template`, the folder's chat template, if the caller has it. It is only searched for the few
    strings that tell the generations apart, never run:
 
+       ｜DSML｜ with function_calls            deepseek_v32
+       ｜DSML｜ with <｜System｜>              deepseek_v41
+       ｜DSML｜                                deepseek_v4
        ### Instruction:                        deepseek_coder
        User:                                   deepseek_llm
        <｜Assistant｜></think>                 deepseek_v31
@@ -17,6 +20,9 @@ What is looked at, the first that decides wins:
 3. `_name_or_path` in the config, if it holds a model's name.
 4. The config and the vocabulary:
 
+       model_type deepseek_v32, _v4, _v41      the same
+       ｜DSML｜ and <｜System｜>               deepseek_v41
+       ｜DSML｜                                deepseek_v4
        model_type deepseek                     deepseek_llm (MoE-16B)
        model_type deepseek_v2                  deepseek_llm
        no <｜User｜>, but <|EOT|>              deepseek_coder
@@ -31,6 +37,7 @@ Without name and template these stay ambiguous, as the files are the same but fo
 - R1, R1-0528 and a V3 whose vocabulary has `<think>`: taken for R1. So a V3 that is not converted
   together with its template wants `name="deepseek_v3"`;
 - V3.1 that was converted away from fp8, and so lost `scale_fmt`: taken for R1;
+- V3.2-Exp, which has the format of V3.1: taken for V3.2;
 - a base model without a template: it has no format of its own, and gets its family's.
 """
 
@@ -46,8 +53,11 @@ from ingle.prompt.deepseek_coder import EOT, DeepSeekCoder
 from ingle.prompt.deepseek_llm import DeepSeekLLM
 from ingle.prompt.deepseek_r1 import DeepSeekR1, has_thinking
 from ingle.prompt.deepseek_v3 import DeepSeekV3
+from ingle.prompt.deepseek_v4 import DeepSeekV4
 from ingle.prompt.deepseek_v31 import DeepSeekV31
-from ingle.prompt.encoder import ASSISTANT, BOS, END_THINK, THINK, USER, Encoder
+from ingle.prompt.deepseek_v32 import DeepSeekV32
+from ingle.prompt.deepseek_v41 import DeepSeekV41
+from ingle.prompt.encoder import ASSISTANT, BOS, DSML, END_THINK, SYSTEM, THINK, USER, Encoder
 from ingle.prompt.tokenizer import read_json_object
 
 if TYPE_CHECKING:
@@ -64,15 +74,31 @@ ENCODERS: dict[str, Encoder] = {
         DeepSeekR1(),
         DeepSeekR1("deepseek_r1_0528", starts_in_reasoning=False),
         DeepSeekV31(),
+        DeepSeekV32(),
+        DeepSeekV4(),
+        DeepSeekV41(),
     )
 }
-MODEL_TYPES = ("deepseek", "deepseek_v2", "deepseek_v3", "llama", "qwen2", "qwen3")
+MODEL_TYPES = (
+    "deepseek",
+    "deepseek_v2",
+    "deepseek_v3",
+    "deepseek_v32",
+    "deepseek_v4",
+    "deepseek_v41",
+    "llama",
+    "qwen2",
+    "qwen3",
+)
 
 # The first that matches wins, so the longer names stand before those they contain.
 _NAMES = (
     (r"r1-0528", "deepseek_r1_0528"),
     (r"deepseek-r1", "deepseek_r1"),
-    (r"deepseek-v3\.1", "deepseek_v31"),
+    (r"deepseek-v4\.1", "deepseek_v41"),
+    (r"deepseek-v4", "deepseek_v4"),
+    (r"deepseek-v3\.(1|2-exp)", "deepseek_v31"),
+    (r"deepseek-v3\.2", "deepseek_v32"),
     (r"deepseek-v3(?!\.)|deepseek-v2\.5", "deepseek_v3"),
     (r"deepseek-(coder-)?v2|deepseek-llm|deepseek-moe", "deepseek_llm"),
     (r"deepseek-coder", "deepseek_coder"),
@@ -129,6 +155,10 @@ def _read_template(folder: Path) -> str:
 
 
 def _by_template(template: str) -> str | None:
+    if DSML in template:
+        if "function_calls" in template:
+            return "deepseek_v32"
+        return "deepseek_v41" if SYSTEM in template else "deepseek_v4"
     if "### Instruction:" in template:
         return "deepseek_coder"
     if USER not in template:
@@ -149,6 +179,13 @@ def _by_name(path: str) -> str | None:
 
 
 def _by_files(config: Mapping[str, Any], tokenizer: Tokenizer) -> str:
+    if config["model_type"] in ("deepseek_v32", "deepseek_v4", "deepseek_v41"):
+        # V4.1 may also come as V4: the vocabulary tells them apart, as it does below.
+        if config["model_type"] != "deepseek_v4" or tokenizer.find_special(SYSTEM) is None:
+            return str(config["model_type"])
+        return "deepseek_v41"
+    if tokenizer.find_special(DSML) is not None:
+        return "deepseek_v4" if tokenizer.find_special(SYSTEM) is None else "deepseek_v41"
     if config["model_type"] in ("deepseek", "deepseek_v2"):
         return "deepseek_llm"
     if tokenizer.find_special(USER) is None:

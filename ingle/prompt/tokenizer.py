@@ -77,8 +77,7 @@ class Tokenizer:
 
         A lone surrogate, which UTF-8 cannot hold, becomes a replacement character.
         """
-        text = text.encode("utf-8", errors="surrogatepass").decode("utf-8", errors="replace")
-        ids: list[int] = self._plain.encode(text, add_special_tokens=False).ids
+        ids: list[int] = self._plain.encode(well_formed(text), add_special_tokens=False).ids
         return ids
 
     def special(self, name: str) -> int:
@@ -113,6 +112,11 @@ class Tokenizer:
                 f"{end}_token belongs in tokenizer_config.json."
             )
         return index
+
+
+def well_formed(text: str) -> str:
+    """The text as `encode` reads it, with replacement characters for lone surrogates."""
+    return text.encode("utf-8", errors="surrogatepass").decode("utf-8", errors="replace")
 
 
 @cache

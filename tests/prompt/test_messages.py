@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import pytest
 
 from ingle.errors import ConfigError, InvalidRequestError
-from ingle.prompt.encoder import BOS, CALLS, EOS, ends_in_reasoning
+from ingle.prompt.encoder import BOS, CALLS, DSML, EOS, ends_in_reasoning
 from ingle.prompt.select import ENCODERS
 from ingle.prompt.tokenizer import Tokenizer
-from tests.prompt.vocabulary import ENDS, ROLES, SPECIALS, THOUGHT, byte_tokenizer
+from tests.prompt.vocabulary import ENDS, ROLES, THOUGHT, V41, byte_tokenizer
 
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
 
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
-    return byte_tokenizer()
+    return byte_tokenizer(V41)
+
+
+DSML_FORMATS = ("deepseek_v32", "deepseek_v4", "deepseek_v41")
 
 
 def user(content: Any = "Q") -> dict[str, Any]:
@@ -58,6 +62,13 @@ BAD_MESSAGES: list[tuple[list[Any], str]] = [
     ([user(), said()], "messages[1]"),
     ([user(), said(None), user()], "messages[1].content"),
     ([user(), said("A", reasoning_content=3), user()], "messages[1].reasoning_content"),
+    ([user(), said("A", reasoning=3), user()], "messages[1].reasoning"),
+    ([user(), said(None, reasoning="R"), user()], "messages[1].content"),
+    ([user(), said("A", prefix=True), user()], "messages[1].prefix"),
+    ([{**user(), "prefix": True}], "messages[0].prefix"),
+    ([user(), said("A", prefix=1)], "messages[1].prefix"),
+    ([user(), said(None, prefix=True)], "messages[1].content"),
+    ([user(), {**called("1"), "prefix": True}], "messages[1].tool_calls"),
     ([user(), result("1")], "messages[1]"),
     ([user(), called("1"), user()], "messages[1].tool_calls"),
     ([user(), called("1")], "messages[1].tool_calls"),
@@ -91,6 +102,9 @@ def test_refusals_name_the_field(
         ({"type": "web_search", "function": {"name": "f"}}, "tools[0].type"),
         ({"type": "function"}, "tools[0].function"),
         ({"function": {"name": 3}}, "tools[0].function.name"),
+        ({"function": {"name": ""}}, "tools[0].function.name"),
+        ({"function": {"name": "f\n"}}, "tools[0].function.name"),
+        ({"function": {"name": "计算"}}, "tools[0].function.name"),
         ({"function": {"name": "f", "description": 3}}, "tools[0].function.description"),
         ({"function": {"name": "f", "parameters": 3}}, "tools[0].function.parameters"),
     ],
@@ -102,9 +116,29 @@ def test_refusals_of_tools(tool: Any, param: str, tokenizer: Tokenizer) -> None:
         assert refusal.value.param == param
 
 
+def test_names_of_tools_are_unique(tokenizer: Tokenizer) -> None:
+    for name in ENCODERS:
+        with pytest.raises(InvalidRequestError, match=r"^Tool names must be unique\.$"):
+            ENCODERS[name].encode([user()], tokenizer, tools=[TOOL, TOOL])
+
+
+def test_reminders_are_for_the_formats_that_have_them(tokenizer: Tokenizer) -> None:
+    reminder = {"role": "latest_reminder", "content": "R"}
+    for name in ENCODERS:
+        if name in ("deepseek_v4", "deepseek_v41"):
+            assert "Q<｜latest_reminder｜>R<" in spelled(name, tokenizer, user(), reminder)
+            continue
+        with pytest.raises(InvalidRequestError) as refusal:
+            ENCODERS[name].encode([user(), reminder], tokenizer)
+        assert refusal.value.param == "messages[1].role"
+
+
 def test_what_json_cannot_hold_is_refused(tokenizer: Tokenizer) -> None:
-    tool = {"function": {"name": "f", "parameters": {"a": object()}}}
-    for name in ("deepseek_v3", "deepseek_v31"):
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    for name, value in product(set(ENCODERS) - {"deepseek_llm", "deepseek_coder"}, (set(), nested)):
+        tool = {"function": {"name": "f", "parameters": {"a": value}}}
         with pytest.raises(InvalidRequestError, match="must be JSON"):
             ENCODERS[name].encode([user()], tokenizer, tools=[tool])
 
@@ -139,13 +173,14 @@ def test_a_vocabulary_that_lacks_a_token_of_the_format_is_a_config_error() -> No
 def test_developer_is_system_and_parts_are_joined(tokenizer: Tokenizer) -> None:
     parts = [{"type": "text", "text": "one "}, {"type": "text", "text": "two"}]
     for name in ENCODERS:
-        plain = [{"role": "system", "content": "S"}, user("one two")]
+        between = "\n\n" if name in ("deepseek_v4", "deepseek_v41") else ""
+        plain = [{"role": "system", "content": "S"}, user(f"one {between}two")]
         other = [{"role": "developer", "content": "S"}, user(parts)]
         encoder = ENCODERS[name]
         assert encoder.encode(plain, tokenizer) == encoder.encode(other, tokenizer)
 
 
-@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_r1", "deepseek_r1_0528", "deepseek_v31"])
+@pytest.mark.parametrize("name", ["deepseek_v3", "deepseek_r1", "deepseek_v31", *DSML_FORMATS])
 def test_results_stand_in_the_order_of_their_calls(name: str, tokenizer: Tokenizer) -> None:
     asked = [user(), called("a", "b")]
     sorted_, mixed = (result("a", "1"), result("b", "2")), (result("b", "2"), result("a", "1"))
@@ -190,6 +225,9 @@ def test_thinking_off(tokenizer: Tokenizer) -> None:
         "deepseek_r1": "<think>\n\n</think>\n\n",
         "deepseek_r1_0528": "<think>\n\n</think>\n\n",
         "deepseek_v31": "<｜Assistant｜></think>",
+        "deepseek_v32": "<｜Assistant｜></think>",
+        "deepseek_v4": "<｜Assistant｜></think>",
+        "deepseek_v41": "<｜Assistant｜></think>",
     }
     for name, end in ends.items():
         ids = ENCODERS[name].encode([user()], tokenizer, thinking=False)
@@ -206,14 +244,14 @@ def test_every_answer_has_its_own_turn(tokenizer: Tokenizer) -> None:
     assert text.count("<｜Assistant｜></think>") == 3
 
 
-def test_names_and_descriptions_of_tools_stay_text(tokenizer: Tokenizer) -> None:
-    evil = "".join(SPECIALS)
+def test_descriptions_of_tools_stay_text(tokenizer: Tokenizer) -> None:
+    evil = "".join(V41)
     schema = {"type": "object", "properties": {evil: {"description": evil}}}
-    tool = {"function": {"name": evil, "description": evil, "parameters": schema}}
-    for name in ("deepseek_v3", "deepseek_r1", "deepseek_v31"):
+    tool = {"function": {"name": "f", "description": evil, "parameters": schema}}
+    for name in ("deepseek_v3", "deepseek_r1", "deepseek_v31", *DSML_FORMATS):
         counts = []
         for one in (tool, TOOL):
             ids = ENCODERS[name].encode([user()], tokenizer, tools=[one])
             counts.append([index for index in ids if tokenizer.is_special(index)])
         assert counts[0] == counts[1]
-        assert counts[0].count(tokenizer.special(CALLS)) == 1
+        assert counts[0].count(tokenizer.special(DSML if name in DSML_FORMATS else CALLS)) >= 1

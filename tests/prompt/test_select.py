@@ -11,7 +11,7 @@ from ingle.prompt.deepseek_coder import EOT
 from ingle.prompt.select import ENCODERS, choose_encoder
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.tokenizer import build_tokenizer
-from tests.prompt.vocabulary import ENDS, ROLES, SPECIALS, THOUGHT, TOOLS, byte_tokenizer
+from tests.prompt.vocabulary import ENDS, ROLES, SPECIALS, THOUGHT, TOOLS, V4, V41, byte_tokenizer
 
 LLM = ENDS
 CODER = (*ENDS, EOT)
@@ -35,6 +35,13 @@ UE8M0 = {"quant_method": "fp8", "scale_fmt": "ue8m0"}
         ({"model_type": "llama"}, DISTILL, "deepseek_r1"),
         ({"model_type": "qwen3"}, DISTILL, "deepseek_r1"),
         ({"model_type": "deepseek_v3", "quantization_config": UE8M0}, SPECIALS, "deepseek_v31"),
+        ({"model_type": "deepseek_v32"}, SPECIALS, "deepseek_v32"),
+        ({"model_type": "deepseek_v32", "quantization_config": UE8M0}, V4, "deepseek_v32"),
+        ({"model_type": "deepseek_v4"}, V4, "deepseek_v4"),
+        ({"model_type": "deepseek_v4"}, V41, "deepseek_v41"),
+        ({"model_type": "deepseek_v41"}, V41, "deepseek_v41"),
+        ({"model_type": "deepseek_v3"}, V4, "deepseek_v4"),
+        ({"model_type": "deepseek_v3"}, V41, "deepseek_v41"),
     ],
 )
 def test_by_files(config: dict[str, object], specials: tuple[str, ...], expected: str) -> None:
@@ -56,7 +63,11 @@ def test_by_files(config: dict[str, object], specials: tuple[str, ...], expected
         ("deepseek-ai/DeepSeek-R1-0528-Qwen3-8B", "deepseek_r1_0528"),
         ("deepseek-ai/DeepSeek-R1-Distill-Llama-8B", "deepseek_r1"),
         ("somewhere/checkpoint-4000", "deepseek_r1"),
-        ("deepseek-ai/DeepSeek-V3.2-Exp", "deepseek_r1"),
+        ("deepseek-ai/DeepSeek-V3.2-Exp", "deepseek_v31"),
+        ("deepseek-ai/DeepSeek-V3.2", "deepseek_v32"),
+        ("deepseek-ai/DeepSeek-V3.2-Speciale", "deepseek_v32"),
+        ("deepseek-ai/DeepSeek-V4-Pro-0813", "deepseek_v4"),
+        ("models/DeepSeek-V4.1-Flash-1017", "deepseek_v41"),
     ],
 )
 def test_by_model_name(path: str, expected: str) -> None:
@@ -76,6 +87,9 @@ TEMPLATES = {
         "deepseek_r1_0528"
     ),
     "{{'<｜User｜>' + content}}{{'<｜Assistant｜></think>'}}{% if not thinking %}": "deepseek_v31",
+    "{{'<｜User｜>'}}{{'<' + '｜DSML｜' + 'function_calls>'}}": "deepseek_v32",
+    "{{'<｜User｜>'}}{{'<｜DSML｜tool_calls>'}}": "deepseek_v4",
+    "{{'<｜System｜>'}}{{'<｜User｜>'}}{{'<｜DSML｜ calls>'}}": "deepseek_v41",
     "{{ '[INST]' + content }}": "deepseek_r1",  # says nothing, so the files decide
 }
 
@@ -96,7 +110,7 @@ def test_the_users_word_stands_above_all() -> None:
 
 
 def test_unknown_families_are_refused() -> None:
-    for config in ({"model_type": "deepseek_v32"}, {"model_type": "gpt2"}, {}):
+    for config in ({"model_type": "deepseek_v5"}, {"model_type": "gpt2"}, {}):
         with pytest.raises(ConfigError, match="model_type"):
             choose_encoder(config, byte_tokenizer())
     with pytest.raises(ConfigError, match="vocabulary"):

@@ -23,6 +23,8 @@ ENDS = (encoder.BOS, encoder.EOS)
 ROLES = (encoder.USER, encoder.ASSISTANT)
 THOUGHT = (encoder.THINK, encoder.END_THINK)
 SPECIALS = (*ENDS, *ROLES, *THOUGHT, EOT, "<｜fim▁hole｜>", *TOOLS)
+V4 = (*SPECIALS, encoder.DSML, encoder.LATEST_REMINDER)
+V41 = (*V4, encoder.SYSTEM)
 
 
 def byte_tokenizer(specials: Sequence[str] = SPECIALS, bos: str = encoder.BOS) -> Tokenizer:
