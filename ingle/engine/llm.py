@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ingle.engine.runner import StepModel
     from ingle.prompt.encoder import Encoder
+    from ingle.prompt.parser import ReplyParser
     from ingle.prompt.tokenizer import Tokenizer
     from ingle.weights.paging import MappedWeights
 
@@ -183,7 +184,7 @@ class LLM:
 
         messages: mappings with `role` and `content`. thinking=False asks for the answer at once.
         """
-        from ingle.prompt.encoder import ends_in_reasoning
+        from ingle.prompt.parser import reply_parser
 
         tokenizer = self._tokenizer()
         one = not messages or isinstance(messages[0], Mapping)
@@ -192,7 +193,7 @@ class LLM:
         ids = [encode(turns, tokenizer, thinking=thinking) for turns in conversations]
         outputs = self._run(ids, self._params(params, len(ids)))
         return [
-            _chat_result(out, tokenizer, ends_in_reasoning(prompt, tokenizer))
+            _chat_result(out, reply_parser(self.encoder.name, tokenizer, prompt))
             for out, prompt in zip(outputs, ids, strict=True)
         ]
 
@@ -297,10 +298,7 @@ def _result(output: _Output, text: str, reasoning: str) -> Result:
     )
 
 
-def _chat_result(output: _Output, tokenizer: Tokenizer, thinking: bool) -> Result:
-    from ingle.prompt.parser import ThinkingParser
-
-    parser = ThinkingParser(tokenizer, starts_in_reasoning=thinking)
+def _chat_result(output: _Output, parser: ReplyParser) -> Result:
     deltas = [delta for token in output.tokens for delta in parser.push(token.id, token.text)]
     deltas += parser.finish()
     text, reasoning = (

@@ -1,69 +1,56 @@
-"""Splits a generated token stream into reasoning and content while it is being written."""
+"""Sorts a reply into thought, answer and tool calls while it is being written.
+
+Tags that are tokens of the vocabulary are known by their id, so that text which spells them is
+text. Nothing is repaired: what breaks off is handed out as far as it goes.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol
 
-from ingle.prompt.deepseek_r1 import END_THINK, THINK, has_thinking
+from ingle.prompt.parser_calls import CallsParser
+from ingle.prompt.parser_dsml import DsmlParser
+from ingle.prompt.parser_fields import R1, V4, V31, V32, Delta, Fields, Kind
+from ingle.prompt.parser_thinking import ThinkingParser
 
 if TYPE_CHECKING:
     from ingle.prompt.tokenizer import Tokenizer
 
-Kind = Literal["reasoning", "content"]
+__all__ = ["Delta", "Kind", "ReplyParser", "ThinkingParser", "reply_parser"]
 
 
-@dataclass(frozen=True)
-class Delta:
-    """A piece of the answer, in the field it belongs to."""
+class ReplyParser(Protocol):
+    """Reads one reply, token by token."""
 
-    kind: Kind
-    text: str
-
-
-class ThinkingParser:
-    """Decides by token id, never by text, what is reasoning and what is content.
-
-    The newline after `<think>`, the one before `</think>` and the two after it belong to the
-    format and are dropped, however the tokens fall. A thought that is never closed stays
-    reasoning to the end; a second `<think>` opens reasoning again; a stray tag is ignored.
-    """
-
-    def __init__(self, tokenizer: Tokenizer, starts_in_reasoning: bool = True) -> None:
-        thinks = has_thinking(tokenizer)
-        self._open = tokenizer.find_special(THINK)
-        self._close = tokenizer.find_special(END_THINK)
-        self.kind: Kind = "reasoning" if starts_in_reasoning and thinks else "content"
-        self._newlines_to_drop = 1 if self.kind == "reasoning" else 0
-        self._held_newline = False  # the last one of a thought, until we know what follows it
+    @property
+    def kind(self) -> Kind:
+        """The field that the next token's text belongs to, as far as is known."""
 
     def push(self, token: int, text: str) -> list[Delta]:
-        """The pieces known after one token; `text` is what the token completed."""
-        deltas = self._emit(text)
-        if token == self._open and self.kind == "content":
-            self.kind, self._newlines_to_drop = "reasoning", 1
-        elif token == self._close and self.kind == "reasoning":
-            self.kind, self._newlines_to_drop, self._held_newline = "content", 2, False
-        return deltas
+        """The pieces known after one token; `text` is what the token completed, "" for a special
+        one."""
 
     def finish(self) -> list[Delta]:
-        """What was held back when the stream ended."""
-        if not self._held_newline:
-            return []
-        self._held_newline = False
-        return [Delta(self.kind, "\n")]
+        """What was held back, at the end of the reply, however it ended."""
 
-    def _emit(self, text: str) -> list[Delta]:
-        while text and self._newlines_to_drop:
-            if not text.startswith("\n"):
-                self._newlines_to_drop = 0
-                break
-            self._newlines_to_drop -= 1
-            text = text[1:]
-        if not text:
-            return []
-        if self.kind == "reasoning":
-            text = "\n" * self._held_newline + text
-            self._held_newline = text.endswith("\n")
-            text = text[: len(text) - self._held_newline]
-        return [Delta(self.kind, text)] if text else []
+
+def reply_parser(encoder_name: str, tokenizer: Tokenizer, prompt: Sequence[int]) -> ReplyParser:
+    """The parser of the reply to a prompt of one generation, an encoder's `name`.
+
+    prompt: token ids; the last special token tells whether they leave a thought open. A format
+    without tool calls, or one not known here, has at most thoughts.
+    """
+
+    match encoder_name:
+        case "deepseek_v32":
+            fields = Fields.after(prompt, tokenizer, V32)
+            return DsmlParser(tokenizer, fields, ("function_calls",))
+        case "deepseek_v4" | "deepseek_v41":
+            fields = Fields.after(prompt, tokenizer, V4)
+            return DsmlParser(tokenizer, fields, ("tool_calls", " calls"))
+        case "deepseek_v31":
+            return CallsParser(tokenizer, Fields.after(prompt, tokenizer, V31), fenced=False)
+        case "deepseek_v3" | "deepseek_r1" | "deepseek_r1_0528":
+            return CallsParser(tokenizer, Fields.after(prompt, tokenizer, R1), fenced=True)
+    return ThinkingParser(tokenizer, Fields.after(prompt, tokenizer, R1))

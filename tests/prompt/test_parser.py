@@ -1,4 +1,4 @@
-"""The split of thought and answer is the same however the stream is cut."""
+"""Thought and answer come apart the same way however the stream is cut, by each format's rules."""
 
 from __future__ import annotations
 
@@ -6,84 +6,136 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ingle.prompt.parser import ThinkingParser
+from ingle.prompt import encoder
+from ingle.prompt.encoder import ASSISTANT, END_THINK, SEP, THINK
+from ingle.prompt.parser import reply_parser
+from tests.prompt.parsing import WITH_DSML, Parsed, as_tokens, feed, in_pieces, opened
+from tests.prompt.vocabulary import ENDS, ROLES, THOUGHT, byte_tokenizer
 
-OPEN, CLOSE, TEXT = 1, 2, 3
-
-
-class Tags:
-    """All the parser needs of a tokenizer."""
-
-    def find_special(self, name: str) -> int | None:
-        return {"<think>": OPEN, "</think>": CLOSE}.get(name)
-
-
-class NoTags:
-    def find_special(self, name: str) -> None:
-        return None
+R1_RULES = ("deepseek_llm", "deepseek_coder", "deepseek_v3", "deepseek_r1", "deepseek_r1_0528")
+V4_RULES = ("deepseek_v4", "deepseek_v41")
+NAMES = (*R1_RULES, "deepseek_v31", "deepseek_v32", *V4_RULES)
+DISTILL = byte_tokenizer((*ENDS, *ROLES, *THOUGHT))
 
 
-def parse(
-    tokens: list[tuple[int, str]], starts: bool = True, tags: object = None
-) -> tuple[str, str]:
-    parser = ThinkingParser(tags or Tags(), starts_in_reasoning=starts)
-    deltas = [delta for token, text in tokens for delta in parser.push(token, text)]
-    deltas += parser.finish()
-    assert all(delta.text for delta in deltas)
-    return tuple(
-        "".join(d.text for d in deltas if d.kind == kind) for kind in ("reasoning", "content")
-    )
+def parse(name: str, text: str, thinking: bool | None = True, cuts: tuple[int, ...] = ()) -> Parsed:
+    parser = reply_parser(name, WITH_DSML, opened(WITH_DSML, thinking))
+    return feed(parser, in_pieces(text, WITH_DSML, cuts))
 
 
-def spelled(*parts: str | int) -> list[tuple[int, str]]:
-    return [(part, "") if isinstance(part, int) else (TEXT, part) for part in parts]
-
-
+@pytest.mark.parametrize("name", R1_RULES)
 @pytest.mark.parametrize(
-    ("parts", "expected"),
+    ("text", "reasoning", "content"),
     [
-        (["a\nb\n", CLOSE, "\n\nanswer\n"], ("a\nb", "answer\n")),
-        (["\na", CLOSE, "\n", "\n", "\nanswer"], ("a", "\nanswer")),
-        ([CLOSE, "\n\nanswer"], ("", "answer")),
-        (["\n", CLOSE, "x"], ("", "x")),
-        (["never closed\n"], ("never closed\n", "")),
-        (["a", CLOSE, "b", CLOSE, "c"], ("a", "bc")),
-        (["a", CLOSE, "b", OPEN, "\nc\n", CLOSE, "\n\nd"], ("ac", "bd")),
-        ([OPEN, "a", OPEN, "b", CLOSE, "c"], ("ab", "c")),
-        (["</think>", " as text"], ("</think> as text", "")),
-        (["a\n\n", CLOSE], ("a\n", "")),
-        ([], ("", "")),
+        ("a\nb\n</think>\n\nanswer\n", "a\nb", "answer\n"),
+        ("\na</think>\n\n\nanswer", "a", "\nanswer"),
+        ("</think>\n\nanswer", "", "answer"),
+        ("\n</think>x", "", "x"),
+        ("never closed\n", "never closed\n", ""),
+        ("a</think>b</think>c", "a", "bc"),
+        ("a</think>b<think>\nc\n</think>\n\nd", "ac", "bd"),
+        ("<think>a<think>b</think>c", "ab", "c"),
+        ("a\n\n</think>", "a\n", ""),
+        ("", "", ""),
     ],
 )
-def test_examples(parts, expected):
-    assert parse(spelled(*parts)) == expected
+def test_r1_drops_the_newlines_of_its_format(
+    name: str, text: str, reasoning: str, content: str
+) -> None:
+    assert parse(name, text) == Parsed(reasoning, content)
+    assert parse(name, text, cuts=(1,)) == Parsed(reasoning, content)
 
 
-def test_content_first():
-    assert parse(spelled("\n\nplain"), starts=False) == ("", "\n\nplain")
-    assert parse(spelled(OPEN, "\na\n", CLOSE, "\n\nb"), starts=False) == ("a", "b")
+@pytest.mark.parametrize("name", ("deepseek_v31", "deepseek_v32"))
+def test_v31_and_v32_drop_nothing(name: str) -> None:
+    assert parse(name, "\na\n\n</think>\n\n\nb\n\n\n") == Parsed("\na\n\n", "\n\n\nb\n\n\n")
+    assert parse(name, "\n\nb\n", thinking=False) == Parsed("", "\n\nb\n")
 
 
-def test_vocabulary_without_tags_is_all_content():
-    assert parse(spelled("a", "b"), starts=True, tags=NoTags()) == ("", "ab")
+@pytest.mark.parametrize("name", V4_RULES)
+def test_v4_drops_newlines_round_a_thought(name: str) -> None:
+    assert parse(name, "\n\n\na\nb\n\n\n</think>\n\n\nc\n\n") == Parsed("a\nb", "c\n\n")
+    assert parse(name, "\n\nc\n", thinking=False) == Parsed("", "c\n")
+    assert parse(name, "a\n\n") == Parsed("a\n\n", "")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_prompt_says_where_a_reply_starts(name: str) -> None:
+    assert parse(name, "a", thinking=True) == Parsed("a")
+    assert parse(name, "a", thinking=False) == Parsed("", "a")
+    assert parse(name, "\n\na", thinking=None) == Parsed("", "\n\na")
+    assert parse(name, "<think>a</think>b", thinking=None) == Parsed("a", "b")
+    assert reply_parser(name, WITH_DSML, []).kind == "content"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_prompt_that_begins_the_text_keeps_its_newlines(name: str) -> None:
+    begun = [*opened(WITH_DSML, True), *WITH_DSML.encode("so")]
+    assert feed(reply_parser(name, WITH_DSML, begun), [(99, "\n\na")]) == Parsed("\n\na")
+    begun = [*opened(WITH_DSML, False), *WITH_DSML.encode("so")]
+    assert feed(reply_parser(name, WITH_DSML, begun), [(99, "\n\na")]) == Parsed("", "\n\na")
+    line = [*opened(WITH_DSML, True), *WITH_DSML.encode("\n")]  # as R1's prompts end
+    dropped = {"deepseek_v31": 0, "deepseek_v32": 0, "deepseek_v4": 2, "deepseek_v41": 2}.get(
+        name, 1
+    )
+    expected = Parsed("\n\na"[dropped:])
+    assert feed(reply_parser(name, WITH_DSML, line), [(99, "\n\na")]) == expected
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tags_spelled_in_text_are_text(name: str) -> None:
+    pushes = [(99, "</think>"), (99, " <think>")]
+    parser = reply_parser(name, WITH_DSML, opened(WITH_DSML, True))
+    assert feed(parser, pushes) == Parsed("</think> <think>")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_other_special_tokens_show_nothing(name: str) -> None:
+    text = f"a{ASSISTANT}b{SEP}c{END_THINK}d{encoder.EOS}"
+    assert parse(name, text) == Parsed("abc", "d")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_kind_is_the_field_of_the_next_token(name: str) -> None:
+    parser = reply_parser(name, WITH_DSML, opened(WITH_DSML, None))
+    seen = []
+    for token, text in in_pieces("x<think>a\n</think>\n", WITH_DSML, (1,)):
+        seen.append(parser.kind)
+        parser.push(token, text)
+    assert seen == ["content"] * 2 + ["reasoning"] * 3 + ["content"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_vocabulary_without_tags_is_all_content(name: str) -> None:
+    bare = byte_tokenizer((*ENDS, *ROLES))
+    parser = reply_parser(name, bare, [bare.special(ASSISTANT)])
+    assert feed(parser, in_pieces("a<b", bare, (1,))) == Parsed("", "a<b")
+
+
+def test_a_distilled_model_has_thoughts_and_no_calls() -> None:
+    parser = reply_parser("deepseek_r1", DISTILL, opened(DISTILL, True))
+    text = "a</think>\n\n<｜tool▁calls▁begin｜>"
+    assert feed(parser, as_tokens(text, DISTILL)) == Parsed("a", "<｜tool▁calls▁begin｜>")
 
 
 pieces = st.lists(
-    st.one_of(st.sampled_from([OPEN, CLOSE]), st.text("ab\n", min_size=1, max_size=6)), max_size=8
+    st.one_of(st.sampled_from([THINK, END_THINK]), st.text("ab\n", min_size=1, max_size=6)),
+    max_size=8,
 )
 
 
-@given(pieces, st.booleans())
-def test_every_cut_gives_the_one_shot_split(parts, starts):
-    one_shot = parse(spelled(*parts), starts)
-    single = [p for part in parts for p in ([part] if isinstance(part, int) else part)]
-    assert parse(spelled(*single), starts) == one_shot
+@given(st.sampled_from(NAMES), pieces, st.sampled_from([True, False, None]))
+def test_every_cut_gives_the_one_shot_split(
+    name: str, written: list[str], thinking: bool | None
+) -> None:
+    text = "".join(written)
+    assert parse(name, text, thinking, cuts=(1,)) == parse(name, text, thinking)
 
 
-@given(pieces, st.booleans())
-def test_nothing_but_newlines_is_lost(parts, starts):
-    reasoning, content = parse(spelled(*parts), starts)
-    text = "".join(part for part in parts if isinstance(part, str))
-    kept = (reasoning + content).replace("\n", "")
-    assert sorted(kept) == sorted(text.replace("\n", ""))
-    assert len(reasoning + content) <= len(text)
+@given(st.sampled_from(NAMES), pieces, st.sampled_from([True, False, None]))
+def test_nothing_but_newlines_is_lost(name: str, written: list[str], thinking: bool | None) -> None:
+    parsed = parse(name, "".join(written), thinking)
+    kept = parsed.reasoning + parsed.content
+    text = "".join(part for part in written if not part.startswith("<"))
+    assert sorted(kept.replace("\n", "")) == sorted(text.replace("\n", ""))
+    assert len(kept) <= len(text)
