@@ -24,6 +24,7 @@ Source: deepseek-ai/DeepSeek-V3.2, encoding/encoding_dsv32.py. Differences from 
 - an answer behind the last user message with neither reasoning nor calls has an empty thought;
   DeepSeek's encoder stops there;
 - arguments that are no JSON object are written as `dsml` says; DeepSeek's encoder stops there;
+- JSON_OBJECT is written as its own schema, as in V4.1; V3.2 has no words for it;
 - developer counts as system; there it is a user's turn with a heading of its own;
 - results are put in the order of their calls, as the format carries no ids;
 - a final answer with `prefix` is left open behind its thought or, without a content, in it.
