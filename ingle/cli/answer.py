@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.engine.request import Request, SamplingParams
 from ingle.errors import IngleError
-from ingle.server.replies import Piece, Reply
+from ingle.prompt.parser import reply_parser
+from ingle.prompt.parser_plain import PlainParser
+from ingle.server.reply import Piece, Reply, usage
 
 if TYPE_CHECKING:
     from ingle.cli.loading import Loaded
@@ -23,10 +25,13 @@ class Answer:
         loaded: Loaded,
         prompt: list[int],
         params: SamplingParams,
-        thinking: bool,
+        plain: bool = False,
         interrupted: Callable[[], bool] = lambda: False,
     ) -> None:
-        self.reply = Reply(loaded.tokenizer, thinking)
+        """plain: the prompt is text to be continued, not a conversation."""
+        tokenizer = loaded.tokenizer
+        parser = reply_parser(loaded.encoder.name, tokenizer, prompt, calls=False)
+        self.reply = Reply(PlainParser() if plain else parser)
         self.token_ids: list[int] = []
         self.first_token_seconds = 0.0
         self.seconds = 0.0
@@ -70,7 +75,7 @@ class Answer:
             "reasoning": self.reply.text("reasoning"),
             "finish_reason": self.reply.finish_reason,
             "token_ids": self.token_ids,
-            "usage": self.reply.usage(),
+            "usage": usage([self.reply]),
             "first_token_seconds": round(self.first_token_seconds, 6),
             "tokens_per_second": round(self.tokens_per_second, 1),
         }

@@ -66,14 +66,12 @@ class Conversation:
     def ask(self, text: str, as_json: bool) -> None:
         """Print the answer to one message; a refused message is not kept."""
         from ingle.cli.answer import Answer
-        from ingle.prompt.encoder import ends_in_reasoning
 
         tokenizer = self._loaded.tokenizer
         messages = [*self.messages, {"role": "user", "content": text}]
         prompt = self._loaded.encoder.encode(messages, tokenizer, thinking=self._thinking)
-        thinks = ends_in_reasoning(prompt, tokenizer)
         with interruptible() as interrupted:
-            answer = Answer(self._loaded, prompt, self._params, thinks, interrupted)
+            answer = Answer(self._loaded, prompt, self._params, interrupted=interrupted)
             last = None
             for piece in answer:
                 if as_json:

@@ -25,7 +25,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ingle.cli.answer import Answer
     from ingle.cli.loading import load
-    from ingle.prompt.encoder import ends_in_reasoning
 
     text = sys.stdin.read() if args.prompt == "-" else args.prompt
     if not text.strip():
@@ -37,8 +36,7 @@ def run(args: argparse.Namespace) -> int:
     else:
         question = [{"role": "user", "content": text}]
         prompt = loaded.encoder.encode(question, tokenizer, thinking=not args.no_think)
-    thinking = not args.raw and ends_in_reasoning(prompt, tokenizer)
-    answer = Answer(loaded, prompt, sampling(args, loaded.defaults), thinking)
+    answer = Answer(loaded, prompt, sampling(args, loaded.defaults), plain=args.raw)
     out, err = Styled(sys.stdout), Styled(sys.stderr)
     thought = False
     for piece in answer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ingle.engine.request import SamplingParams
     from ingle.prompt.encoder import Encoder
     from ingle.prompt.tokenizer import Tokenizer
+    from ingle.server.service import EngineService
     from ingle.weights.paging import MappedWeights
 
 SHIPPED_NAME = "ingle-reasoner"
@@ -65,6 +67,21 @@ def load(model: str | None, quant: Quant = "auto", **engine_options: Any) -> Loa
         encoder=llm.encoder,
         mapped=llm.mapped,
     )
+
+
+def make_service(loaded: Loaded, name: str | None = None) -> EngineService:
+    """The bridge between the server's loop and the loaded engine; `name` is the API's model."""
+    from ingle.server.service import EngineService, ServedModel
+
+    model = ServedModel(
+        name=name or loaded.name,
+        fingerprint=loaded.fingerprint,
+        created=int(time.time()),
+        defaults=loaded.defaults,
+        examples=loaded.examples,
+        encoder=loaded.encoder,
+    )
+    return EngineService(loaded.engine, loaded.tokenizer, model)
 
 
 def _is_shipped(folder: Path) -> bool:

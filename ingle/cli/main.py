@@ -20,6 +20,8 @@ VERBS = {
     "serve": ("ingle.cli.serve", "serve a model: chat page and OpenAI-compatible API"),
     "chat": ("ingle.cli.chat", "talk to a model in the terminal"),
     "generate": ("ingle.cli.generate", "answer one prompt"),
+    "batch": ("ingle.cli.batch", "answer a file of requests in OpenAI's batch format"),
+    "explain": ("ingle.cli.explain", "where the prompts of two requests part, and so their cache"),
     "pull": ("ingle.cli.pull", "download a model from the Hugging Face hub"),
     "ls": ("ingle.cli.ls", "list the models on this machine"),
     "doctor": ("ingle.cli.doctor", "does a model fit, and how fast can it be"),

@@ -193,7 +193,7 @@ class LLM:
         ids = [encode(turns, tokenizer, thinking=thinking) for turns in conversations]
         outputs = self._run(ids, self._params(params, len(ids)))
         return [
-            _chat_result(out, reply_parser(self.encoder.name, tokenizer, prompt))
+            _chat_result(out, reply_parser(self.encoder.name, tokenizer, prompt, calls=False))
             for out, prompt in zip(outputs, ids, strict=True)
         ]
 

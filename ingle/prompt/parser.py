@@ -35,22 +35,27 @@ class ReplyParser(Protocol):
         """What was held back, at the end of the reply, however it ended."""
 
 
-def reply_parser(encoder_name: str, tokenizer: Tokenizer, prompt: Sequence[int]) -> ReplyParser:
+_NEWLINES = {"deepseek_v31": V31, "deepseek_v32": V32, "deepseek_v4": V4, "deepseek_v41": V4}
+
+
+def reply_parser(
+    encoder_name: str, tokenizer: Tokenizer, prompt: Sequence[int], calls: bool = True
+) -> ReplyParser:
     """The parser of the reply to a prompt of one generation, an encoder's `name`.
 
-    prompt: token ids; the last special token tells whether they leave a thought open. A format
-    without tool calls, or one not known here, has at most thoughts.
+    prompt: token ids; the last special token tells whether they leave a thought open. calls: the
+    request offers tools; without any, what looks like a call is text, as in DeepSeek's library. A
+    format without tool calls, or one not known here, has at most thoughts.
     """
-
-    match encoder_name:
-        case "deepseek_v32":
-            fields = Fields.after(prompt, tokenizer, V32)
-            return DsmlParser(tokenizer, fields, ("function_calls",))
-        case "deepseek_v4" | "deepseek_v41":
-            fields = Fields.after(prompt, tokenizer, V4)
-            return DsmlParser(tokenizer, fields, ("tool_calls", " calls"))
-        case "deepseek_v31":
-            return CallsParser(tokenizer, Fields.after(prompt, tokenizer, V31), fenced=False)
-        case "deepseek_v3" | "deepseek_r1" | "deepseek_r1_0528":
-            return CallsParser(tokenizer, Fields.after(prompt, tokenizer, R1), fenced=True)
-    return ThinkingParser(tokenizer, Fields.after(prompt, tokenizer, R1))
+    fields = Fields.after(prompt, tokenizer, _NEWLINES.get(encoder_name, R1))
+    if calls:
+        match encoder_name:
+            case "deepseek_v32":
+                return DsmlParser(tokenizer, fields, ("function_calls",))
+            case "deepseek_v4" | "deepseek_v41":
+                return DsmlParser(tokenizer, fields, ("tool_calls", " calls"))
+            case "deepseek_v31":
+                return CallsParser(tokenizer, fields, fenced=False)
+            case "deepseek_v3" | "deepseek_r1" | "deepseek_r1_0528":
+                return CallsParser(tokenizer, fields, fenced=True)
+    return ThinkingParser(tokenizer, fields)

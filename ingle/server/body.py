@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from typing import TypeVar
 
 from starlette.requests import ClientDisconnect, Request
 
@@ -10,6 +12,10 @@ from ingle.server.errors import HTTPError
 
 MAX_BODY_BYTES = 4 << 20
 READ_SECONDS = 30.0
+BESIDE_BYTES = 1 << 16
+_SLOW_WORDS = (b"tools", b"format", b"structured")
+
+Prepared = TypeVar("Prepared")
 
 
 async def read_json_body(request: Request) -> bytes:
@@ -30,6 +36,16 @@ async def read_json_body(request: Request) -> bytes:
         raise HTTPError(408, "The body did not arrive in time.", "request_timeout") from None
     except ClientDisconnect:
         raise HTTPError(400, "The client left before its body was complete.", "gone") from None
+
+
+async def run_beside(prepare: Callable[[bytes], Prepared], body: bytes) -> Prepared:
+    """Parse and encode a body: beside the event loop if that may take long, else at once.
+
+    Long bodies take long, and so do schemas and tools, whose grammars are compiled.
+    """
+    if len(body) > BESIDE_BYTES or any(word in body for word in _SLOW_WORDS):
+        return await asyncio.to_thread(prepare, body)
+    return prepare(body)
 
 
 async def _read(request: Request) -> bytes:

@@ -11,9 +11,11 @@ from starlette.responses import Response
 
 from ingle.errors import InvalidRequestError
 from ingle.server.body import read_json_body
+from ingle.server.chat_types import Message
 from ingle.server.errors import json_response
 from ingle.server.service import EngineService
-from ingle.server.types import Message, decode
+from ingle.server.tool_choice import check_tools
+from ingle.server.types import decode
 
 
 class TokenizeRequest(Struct, forbid_unknown_fields=True):
@@ -23,6 +25,7 @@ class TokenizeRequest(Struct, forbid_unknown_fields=True):
     model: str | None = None
     prompt: str | None = None
     messages: list[Message] | None = None
+    tools: list[dict[str, Any]] | None = None
     add_special_tokens: bool = True
     thinking: bool = True
 
@@ -55,12 +58,9 @@ class Tokens:
             raise InvalidRequestError("Give either prompt or messages.", "prompt")
         tokenizer = self._service.tokenizer
         if asked.messages is not None:
-            turns = [
-                {"role": message.role, "content": message.text(index)}
-                for index, message in enumerate(asked.messages)
-            ]
-            encoder = self._service.model.encoder
-            ids = encoder.encode(turns, tokenizer, thinking=asked.thinking)
+            turns = [message.as_prompt(index) for index, message in enumerate(asked.messages)]
+            encoder, tools = self._service.model.encoder, check_tools(asked.tools)
+            ids = encoder.encode(turns, tokenizer, tools=tools or None, thinking=asked.thinking)
         else:
             ids = [tokenizer.bos_id] if asked.add_special_tokens else []
             ids += tokenizer.encode(asked.prompt or "")

@@ -1,110 +1,63 @@
-"""The request body of Chat Completions, typed; what it holds is honoured or refused by name.
+"""What the request bodies of all dialects share: strict decoding and the sampling fields.
 
 msgspec refuses NaN, infinities, "1" for 1 and true for 1. Unknown fields are an error; known fields
-that this server cannot honour (tools, n > 1, ...) are an error too, unless they ask for nothing.
+that this server cannot honour are an error too, unless they ask for nothing.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any, Literal, TypeVar
+from dataclasses import replace
+from typing import Any, TypeVar
 
 import msgspec
-from msgspec import UNSET, Struct, UnsetType
+from msgspec import UNSET, Struct
 
+from ingle.engine.request import SamplingParams
 from ingle.errors import InvalidRequestError
 
-MAX_MESSAGES = 4096
 MAX_LOGIT_BIAS = 300
 MAX_STOP_LENGTH = 1024
+MAX_STOPS = 16
 MAX_STOP_TOKEN_IDS = 64
 MAX_SEED = 2**63 - 1
+MAX_CHOICES = 8
+MAX_USER_LENGTH = 512
 MIN_REPETITION_PENALTY = 0.01  # below, logits overflow
 
-# Fields of the OpenAI and DeepSeek APIs that need something this server does not have yet, with
-# the values that ask for nothing and are therefore accepted.
-NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
-    "functions": ([],),
-    "function_call": ("none", "auto"),
-    "n": (1,),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "store": (False,),
-    "service_tier": ("auto", "default"),
-    "metadata": ({},),
-    "audio": (),
-    "prediction": (),
-    "verbosity": (),
-    "web_search_options": (),
-}
+_PLAIN_FIELDS = (
+    "temperature",
+    "top_p",
+    "top_k",
+    "min_p",
+    "presence_penalty",
+    "frequency_penalty",
+    "repetition_penalty",
+    "logit_bias",
+    "seed",
+)
 
+_RANGES = {"temperature": (0, 2), "presence_penalty": (-2, 2), "frequency_penalty": (-2, 2)}
 
 Body = TypeVar("Body", bound=Struct)
 
 
-class ContentPart(Struct, forbid_unknown_fields=True):
-    """One part of a message; only text parts are read and nothing is ever fetched."""
-
-    type: str
-    text: str | None = None
-    image_url: Any = None
-    input_audio: Any = None
-    file: Any = None
-
-
-class Message(Struct, forbid_unknown_fields=True):
-    """One turn. Reasoning sent back by a client is accepted and, as R1 asks, not encoded."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[ContentPart] | None = None
-    reasoning_content: str | None = None
-    reasoning: str | None = None
-    # sent back by clients that echo a reply; anything but null is refused
-    refusal: Any = None
-    annotations: Any = None
-    audio: Any = None
-    function_call: Any = None
-    tool_calls: Any = None
-
-    def text(self, index: int) -> str:
-        """The message's text; parts are joined by a newline. `index` names it in errors."""
-        where = f"messages[{index}]"
-        for name in ("refusal", "annotations", "audio", "function_call", "tool_calls"):
-            if getattr(self, name) not in (None, []):
-                raise InvalidRequestError(f"{where}.{name} is not supported.", f"{where}.{name}")
-        if self.content is None:
-            raise InvalidRequestError(f"{where}.content must be set.", f"{where}.content")
-        if isinstance(self.content, str):
-            return self.content
-        texts: list[str] = []
-        for part in self.content:
-            if part.type != "text" or part.text is None:
-                raise InvalidRequestError(
-                    f"{where}.content takes text parts only; files and URLs are not fetched.",
-                    f"{where}.content",
-                )
-            texts.append(part.text)
-        return "\n".join(texts)
-
-
 class StreamOptions(Struct, forbid_unknown_fields=True):
+    """include_usage: send a null `usage` in every chunk before the last, which always has it."""
+
     include_usage: bool = False
+    include_obfuscation: bool = False  # padding against traffic analysis: nothing to hide locally
 
 
-class Thinking(Struct, forbid_unknown_fields=True):
-    type: Literal["enabled", "disabled"] = "enabled"
+class Sampling(Struct, forbid_unknown_fields=True, kw_only=True):
+    """How to choose tokens and whose request it is; null or absent: the model's own default.
 
+    user, user_id, cache_salt: texts that separate the prefix cache of one end user from another's.
+    priority: lower goes first. prompt_cache_key, safety_identifier: hints for a fleet of servers,
+    without meaning on one machine.
+    """
 
-class ChatRequest(Struct, forbid_unknown_fields=True):
-    """Body of POST /v1/chat/completions. UNSET or null: the model's own default."""
-
-    messages: list[Message]
     model: str | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
     temperature: float | None = None
     top_p: float | None = None
     top_k: int | None = None
@@ -116,38 +69,32 @@ class ChatRequest(Struct, forbid_unknown_fields=True):
     stop: str | list[str] | None = None
     stop_token_ids: list[int] | None = None
     seed: int | None = None
-    logprobs: bool | None = None
-    top_logprobs: int | None = None
+    n: int | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
-    thinking: Thinking | None = None
-    reasoning_effort: str | None = None
-    user: str | None = None  # accepted without effect, as at DeepSeek: it asks for none
-    tools: Any | UnsetType = UNSET
-    tool_choice: Any | UnsetType = UNSET
-    parallel_tool_calls: Any | UnsetType = UNSET
-    functions: Any | UnsetType = UNSET
-    function_call: Any | UnsetType = UNSET
-    n: Any | UnsetType = UNSET
-    response_format: Any | UnsetType = UNSET
-    modalities: Any | UnsetType = UNSET
-    store: Any | UnsetType = UNSET
-    service_tier: Any | UnsetType = UNSET
-    metadata: Any | UnsetType = UNSET
-    audio: Any | UnsetType = UNSET
-    prediction: Any | UnsetType = UNSET
-    verbosity: Any | UnsetType = UNSET
-    web_search_options: Any | UnsetType = UNSET
+    user: str | None = None
+    user_id: str | None = None
+    cache_salt: str | None = None
+    priority: int | None = None
+    prompt_cache_key: str | None = None
+    safety_identifier: str | None = None
 
     @property
-    def wants_thinking(self) -> bool:
-        """DeepSeek's two switches; thinking is on unless one of them turns it off."""
-        disabled = self.thinking is not None and self.thinking.type == "disabled"
-        return not disabled and self.reasoning_effort != "none"
+    def choices(self) -> int:
+        return 1 if self.n is None else self.n
 
     @property
     def include_usage(self) -> bool:
         return self.stream_options is not None and self.stream_options.include_usage
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def cache_owner(self) -> str:
+        """What separates this end user's prefix cache from others' under the same key."""
+        return "\0".join(name or "" for name in (self.user, self.user_id, self.cache_salt))
 
 
 def decode(body: bytes, kind: type[Body]) -> Body:
@@ -157,23 +104,22 @@ def decode(body: bytes, kind: type[Body]) -> Body:
     except RecursionError:
         raise InvalidRequestError("The JSON is nested too deeply.") from None
     except msgspec.ValidationError as error:
-        raise _shape_error(str(error)) from None
+        raise shape_error(str(error)) from None
     except (msgspec.DecodeError, UnicodeDecodeError):
         raise InvalidRequestError("The body is not valid JSON in UTF-8.") from None
 
 
-def decode_chat(body: bytes) -> ChatRequest:
-    """Parse and check a body; InvalidRequestError names the first offending field."""
-    request = decode(body, ChatRequest)
-    _refuse_unsupported(request)
-    _check_fields(request)
-    return request
+def shape_error(message: str, within: str = "") -> InvalidRequestError:
+    """msgspec's sentence with the path as `param`; what a client invented is never quoted whole.
 
-
-def _shape_error(message: str) -> InvalidRequestError:
-    """msgspec's sentence with the path as `param`; what a client invented is never quoted whole."""
+    within: where in the body the value stood that was converted on its own.
+    """
     path = re.search(r"`\$\.?([^`]*)`$", message)
-    where = path.group(1) if path else ""
+    where = ".".join(part for part in (within, path.group(1) if path else "") if part)
+    if within:
+        message = (
+            message[: path.start()] + f"`$.{where}`" if path else f"{message} - at `$.{where}`"
+        )
     named = re.search(r"(?:unknown|required) field `([\w-]{1,64})`", message)
     if message.startswith("Invalid enum value"):  # quotes the value
         message = f"`{where}` is not one of the values allowed"
@@ -183,42 +129,102 @@ def _shape_error(message: str) -> InvalidRequestError:
     return InvalidRequestError(message + ".", param)
 
 
-def _refuse_unsupported(request: ChatRequest) -> None:
-    for name, neutral in NEUTRAL_VALUES.items():
+def refuse_values(request: Struct, neutral_values: dict[str, tuple[Any, ...]]) -> None:
+    """Raise InvalidRequestError for a field whose value asks for what is not there.
+
+    neutral_values: for each such field the values that ask for nothing; null always does.
+    """
+    for name, neutral in neutral_values.items():
         value = getattr(request, name)
         if value is UNSET or value is None:
             continue
-        if not any(type(value) is type(v) and value == v for v in neutral):
+        if not any(type(value) is type(known) and value == known for known in neutral):
             raise InvalidRequestError(f"{name} is not supported with this value.", name)
-    if request.reasoning_effort not in (None, "none"):
-        raise InvalidRequestError(
-            "reasoning_effort is not supported, except 'none' for no thinking.", "reasoning_effort"
-        )
 
 
-def _check_fields(request: ChatRequest) -> None:
-    """What neither the types nor SamplingParams check."""
-    if not 1 <= len(request.messages) <= MAX_MESSAGES:
-        raise InvalidRequestError(f"messages takes 1 to {MAX_MESSAGES} messages.", "messages")
+def check_sampling(request: Sampling) -> None:
+    """Bounds that neither the types nor SamplingParams check; texts are DeepSeek's where it has
+    one."""
     if request.stream_options is not None and not request.stream:
-        raise InvalidRequestError("stream_options needs stream to be true.", "stream_options")
-    if request.top_logprobs is not None and not request.logprobs:
-        raise InvalidRequestError("top_logprobs needs logprobs to be true.", "top_logprobs")
-    if request.top_logprobs is not None and not 0 <= request.top_logprobs <= 20:
-        raise InvalidRequestError("top_logprobs must lie in [0, 20].", "top_logprobs")
+        raise InvalidRequestError(
+            "stream_options should be set along with stream = true", "stream_options"
+        )
+    if not 1 <= request.choices <= MAX_CHOICES:
+        raise InvalidRequestError(f"n must lie in [1, {MAX_CHOICES}].", "n")
     penalty = request.repetition_penalty
     if penalty is not None and penalty < MIN_REPETITION_PENALTY:
         raise InvalidRequestError(
             f"repetition_penalty must lie in [{MIN_REPETITION_PENALTY}, 10].", "repetition_penalty"
         )
     if request.seed is not None and not 0 <= request.seed <= MAX_SEED:
-        raise InvalidRequestError(f"seed must lie in [0, {MAX_SEED}].", "seed")
+        raise InvalidRequestError(
+            "Invalid seed value, the valid range of seed is [0, 2^63)", "seed"
+        )
+    if request.priority is not None and abs(request.priority) > 1000:
+        raise InvalidRequestError("priority must lie in [-1000, 1000].", "priority")
     if len(request.logit_bias or ()) > MAX_LOGIT_BIAS:
         raise InvalidRequestError(f"logit_bias takes {MAX_LOGIT_BIAS} tokens.", "logit_bias")
     if len(request.stop_token_ids or ()) > MAX_STOP_TOKEN_IDS:
         raise InvalidRequestError(
             f"stop_token_ids takes {MAX_STOP_TOKEN_IDS} ids.", "stop_token_ids"
         )
-    stops = [request.stop] if isinstance(request.stop, str) else request.stop or []
-    if any(len(stop) > MAX_STOP_LENGTH for stop in stops):
-        raise InvalidRequestError(f"A stop string takes {MAX_STOP_LENGTH} characters.", "stop")
+    if len(request.cache_owner) > MAX_USER_LENGTH:
+        raise InvalidRequestError(
+            f"user, user_id and cache_salt take {MAX_USER_LENGTH} characters together.", "user"
+        )
+    for name, (low, high) in _RANGES.items():
+        value = getattr(request, name)
+        if value is not None and not low <= value <= high:
+            raise InvalidRequestError(
+                f"Invalid {name} value, the valid range of {name} is [{low}, {high}]", name
+            )
+    if request.top_p is not None and not 0 < request.top_p <= 1:
+        raise InvalidRequestError(
+            "Invalid top_p value, the valid range of top_p is (0, 1.0]", "top_p"
+        )
+    if request.stop == "":
+        raise empty_stop("stop", "stop")
+    check_stops(request.stops)
+
+
+def check_stops(stops: tuple[str, ...], name: str = "stop") -> None:
+    """DeepSeek's rules for stop strings, in its words."""
+    if len(stops) > MAX_STOPS:
+        raise InvalidRequestError(f"Stop string array too long: {len(stops)}", name)
+    for index, stop in enumerate(stops):
+        if not stop:
+            raise empty_stop(f"{name}[{index}]", name)
+        if len(stop) > MAX_STOP_LENGTH:
+            raise InvalidRequestError(f"A stop string takes {MAX_STOP_LENGTH} characters.", name)
+
+
+def empty_stop(where: str, name: str) -> InvalidRequestError:
+    return InvalidRequestError(
+        f"Invalid '{where}': empty string. Expected a string with minimum length 1, but got an "
+        "empty string instead.",
+        name,
+    )
+
+
+def sampling_params(
+    request: Sampling, defaults: SamplingParams, vocab: int, **further: Any
+) -> SamplingParams:
+    """The request's sampling over the model's defaults; InvalidRequestError names a bad field.
+
+    further: what is named differently from dialect to dialect (max_tokens, logprobs, ...); None
+    leaves the default.
+    """
+    given: dict[str, Any] = {
+        name: value for name in _PLAIN_FIELDS if (value := getattr(request, name)) is not None
+    }
+    given |= {name: value for name, value in further.items() if value is not None}
+    if "top_k" in given:
+        given["top_k"] = min(given["top_k"], vocab)
+    if request.stops:
+        given["stop"] = request.stops
+    if request.stop_token_ids is not None:
+        given["stop_token_ids"] = tuple(request.stop_token_ids)
+    for name in ("logit_bias", "stop_token_ids"):
+        if any(not 0 <= token < vocab for token in given.get(name, ())):
+            raise InvalidRequestError(f"{name} holds an id outside the vocabulary.", name)
+    return replace(defaults, **given)

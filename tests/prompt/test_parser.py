@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ingle.prompt import encoder
-from ingle.prompt.encoder import ASSISTANT, END_THINK, SEP, THINK
+from ingle.prompt.encoder import ASSISTANT, CALL, CALLS, END_THINK, SEP, THINK
 from ingle.prompt.parser import reply_parser
 from tests.prompt.parsing import WITH_DSML, Parsed, as_tokens, feed, in_pieces, opened
 from tests.prompt.vocabulary import ENDS, ROLES, THOUGHT, byte_tokenizer
@@ -139,3 +139,16 @@ def test_nothing_but_newlines_is_lost(name: str, written: list[str], thinking: b
     text = "".join(part for part in written if not part.startswith("<"))
     assert sorted(kept.replace("\n", "")) == sorted(text.replace("\n", ""))
     assert len(kept) <= len(text)
+
+
+def test_without_tools_in_the_request_nothing_is_a_call():
+    for name in ("deepseek_v31", "deepseek_v4"):
+        prompt = opened(WITH_DSML, False)
+        parser = reply_parser(name, WITH_DSML, prompt, calls=False)
+        deltas = parser.push(99, "<tool> {}") + parser.finish()
+        assert [delta.kind for delta in deltas] == ["content"]
+        assert parser.kind == "content"
+        for tag in (CALLS, CALL):
+            if (token := WITH_DSML.find_special(tag)) is not None:
+                parser.push(token, "")
+        assert parser.kind == "content"

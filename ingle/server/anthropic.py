@@ -1,0 +1,78 @@
+"""POST /v1/messages and /v1/messages/count_tokens, with and without /anthropic before them."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import replace
+
+from starlette.requests import Request as HTTPRequest
+from starlette.responses import Response
+
+from ingle.engine.request import SamplingParams
+from ingle.server.anthropic_render import AnthropicRenderer
+from ingle.server.anthropic_types import CountRequest, MessagesRequest, as_turn
+from ingle.server.body import read_json_body, run_beside
+from ingle.server.chat import ignored_fields
+from ingle.server.errors import json_response
+from ingle.server.generation import generate
+from ingle.server.service import EngineService
+from ingle.server.sse import EventStream
+from ingle.server.turn import Prepared, prepare
+from ingle.server.types import Sampling, decode, sampling_params
+
+
+class Messages:
+    """Both endpoints; one instance serves all requests of one service."""
+
+    def __init__(self, service: EngineService) -> None:
+        self._service = service
+
+    async def __call__(self, http: HTTPRequest) -> Response:
+        """Answer one request; every refusal is raised and written by the app's error handler."""
+        body = await read_json_body(http)
+        asked, sampling, prepared = await run_beside(self.prepare, body)
+        name = f"msg_{secrets.token_hex(12)}"
+        generation = generate(self._service, http, name, prepared, sampling)
+        renderer = AnthropicRenderer(
+            id=name,
+            model=self._service.model.name,
+            reply=generation.replies[0],
+            thinking=prepared.thinking,
+            prompt_tokens=len(prepared.prompt),
+        )
+        headers = self._ignored(asked)
+        if asked.stream:
+            return EventStream(generation, renderer, headers)
+        await generation.collect(http.receive)
+        return json_response(renderer.message(), headers=headers)
+
+    async def count_tokens(self, http: HTTPRequest) -> Response:
+        """How long the prompt of a request would be."""
+        body = await read_json_body(http)
+        return json_response({"input_tokens": await run_beside(self._count, body)})
+
+    def prepare(self, body: bytes) -> tuple[MessagesRequest, Sampling, Prepared]:
+        """Everything that can be refused about a body; see `as_turn`."""
+        asked = decode(body, MessagesRequest)
+        service = self._service
+        service.model.check_name(asked.model)
+        sampling = asked.sampling()
+        params = sampling_params(sampling, service.model.defaults, service.tokenizer.vocab_size)
+        prepared = prepare(as_turn(asked), params, service)
+        if asked.max_tokens is not None:
+            # required of clients, who set it without knowing the context: cut instead of refused
+            limit = min(asked.max_tokens, service.context - len(prepared.prompt))
+            prepared = replace(prepared, params=replace(prepared.params, max_tokens=limit))
+        return asked, sampling, prepared
+
+    def _count(self, body: bytes) -> int:
+        asked = decode(body, CountRequest)
+        self._service.model.check_name(asked.model)
+        return len(prepare(as_turn(asked), SamplingParams(), self._service).prompt)
+
+    def _ignored(self, asked: MessagesRequest) -> dict[str, str]:
+        effort = asked.output_config.effort if asked.output_config else None
+        names = [*ignored_fields(self._service, effort).values()]
+        if asked.thinking is not None and asked.thinking.budget_tokens is not None:
+            names.append("thinking.budget_tokens")
+        return {"X-Ignored-Fields": ", ".join(names)} if names else {}

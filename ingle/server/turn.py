@@ -1,0 +1,110 @@
+"""What the chat dialects come down to: one conversation to be answered, and its preparation.
+
+A dialect translates its body into a `Turn`; `prepare` makes the prompt and the grammar of it. From
+there on no dialect is left until the reply is rendered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ingle.engine.request import SamplingParams
+from ingle.errors import InvalidRequestError
+from ingle.prompt.deepseek_r1 import has_thinking
+from ingle.prompt.encoder import END_THINK, ends_in_reasoning
+from ingle.prompt.parser import ReplyParser, reply_parser
+from ingle.prompt.parser_plain import PlainParser
+from ingle.server.output_format import OutputFormat
+from ingle.server.tool_choice import ToolChoice, is_strict
+
+if TYPE_CHECKING:
+    from ingle.engine.grammar import Grammar
+    from ingle.server.service import EngineService
+
+
+@dataclass(frozen=True)
+class Turn:
+    """A checked conversation, OpenAI-shaped as `ingle.prompt.messages` reads it.
+
+    tools: those the prompt describes. effort: how hard to think, where the generation can be told.
+    """
+
+    messages: list[dict[str, Any]]
+    tools: list[dict[str, Any]] = field(default_factory=list)
+    tool_choice: ToolChoice = field(default_factory=ToolChoice)
+    parallel_calls: bool = True
+    thinking: bool = True
+    effort: str | None = None
+    output: OutputFormat | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A prompt ready for the engine.
+
+    thinking: whether the reply may hold a thought. calls: whether tools are offered. plain: it is
+    text, not a turn with fields.
+    """
+
+    prompt: list[int]
+    params: SamplingParams
+    thinking: bool = False
+    calls: bool = False
+    plain: bool = False
+
+    def parser(self, service: EngineService) -> ReplyParser:
+        """What sorts one reply to this prompt into its fields."""
+        if self.plain:
+            return PlainParser()
+        name = service.model.encoder.name
+        return reply_parser(name, service.tokenizer, self.prompt, self.calls)
+
+
+def prepare(turn: Turn, params: SamplingParams, service: EngineService) -> Prepared:
+    """Encode a turn and compile its grammar; may take a while, so call it beside the event loop.
+
+    Raises InvalidRequestError for messages, tools or grammars that the model's format or the
+    grammar engine cannot express, ContextLengthError for a prompt that does not fit.
+    """
+    encoder, tokenizer = service.model.encoder, service.tokenizer
+    if turn.output is not None and turn.messages[-1].get("prefix"):
+        raise InvalidRequestError(  # the format binds the answer, of which a part is given
+            f"response_format {turn.output.kind} should not be used with prefix", turn.output.param
+        )
+    prompt = encoder.encode(
+        turn.messages,
+        tokenizer,
+        tools=turn.tools or None,
+        thinking=turn.thinking,
+        effort=turn.effort,
+        response_schema=turn.output.schema if turn.output else None,
+    )
+    service.check_length(len(prompt), params.max_tokens)
+    params = replace(params, grammar=_grammar(turn, prompt, service))
+    thinking = turn.thinking and has_thinking(tokenizer)
+    return Prepared(prompt, params, thinking, calls=bool(turn.tools))
+
+
+def _grammar(turn: Turn, prompt: list[int], service: EngineService) -> Grammar | None:
+    """The mask of an answer; where the prompt leaves a thought open it begins behind it."""
+    tokenizer = service.tokenizer
+    open_thought = ends_in_reasoning(prompt, tokenizer)
+    start_after = tokenizer.find_special(END_THINK) if open_thought else None
+    if turn.output is not None:
+        output = turn.output
+        return service.grammars.compile(output.kind, output.bound, start_after, output.param)
+    choice = turn.tool_choice
+    if turn.tools and (choice.forced or any(map(is_strict, turn.tools))):
+        from ingle.prompt.call_grammar import call_grammar
+
+        text = call_grammar(
+            service.model.encoder.name,
+            tokenizer,
+            turn.tools,
+            required=choice.forced,
+            named=choice.name,
+            parallel=turn.parallel_calls,
+        )
+        return service.grammars.compile("lark", text, start_after, "tools")
+    return None
