@@ -13,7 +13,7 @@ from ingle.server.errors import HTTPError
 MAX_BODY_BYTES = 4 << 20
 READ_SECONDS = 30.0
 BESIDE_BYTES = 1 << 16
-_SLOW_WORDS = (b"tools", b"format", b"structured")
+_SLOW_WORDS = (b"tools", b"format", b"structured", b"previous_response_id")
 
 Prepared = TypeVar("Prepared")
 

@@ -41,6 +41,10 @@ class EngineFailedError(IngleError):
     code = "engine_failed"
 
 
+class RequestCancelledError(EngineFailedError):
+    """The request was stopped: its client left or wished it, or the server stops."""
+
+
 class GenerationFailedError(IngleError):
     """The model could not finish this one request; others are not affected."""
 
