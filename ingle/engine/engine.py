@@ -331,7 +331,8 @@ class Engine:
             limit = min(limit, len(prompt) + params.max_tokens)
         seed = secrets.randbits(63) if params.seed is None else params.seed
         state = SamplingState(params, prompt, seed)
-        return Sequence(request, limit, state, TextStream(self.tokenizer, params.stop))
+        text = TextStream(self.tokenizer, params.stop, params.stop_window)
+        return Sequence(request, limit, state, text)
 
 
 def _model_dtype(model: StepModel) -> torch.dtype:

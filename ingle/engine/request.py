@@ -15,13 +15,22 @@ FinishReason = Literal["stop", "length", "cancelled", "error"]
 
 
 @dataclass(frozen=True)
+class StopWindow:
+    """Where in an output stop strings count: between these tokens, and at its start if `open`."""
+
+    open: bool = True
+    opened_by: frozenset[int] = frozenset()
+    closed_by: frozenset[int] = frozenset()
+
+
+@dataclass(frozen=True)
 class SamplingParams:
     """How the next token is chosen and when to stop. Ranges are checked on construction.
 
     temperature: 0 is greedy. top_p, min_p: probabilities. top_k: 0 is off.
     max_tokens: None means "to the end of the context".
     seed: None draws one; the same seed gives the same tokens, alone or in a full batch.
-    stop: the output ends before the first occurrence of any of these strings.
+    stop: the output ends before the first occurrence of any of these strings in the stop_window.
     stop_token_ids: beside the model's end-of-sequence tokens, which ignore_eos switches off.
     logprobs: None for none, n for the chosen token plus the n likeliest.
     prompt_logprobs: the same for the prompt's own tokens.
@@ -38,6 +47,7 @@ class SamplingParams:
     repetition_penalty: float = 1.0
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     stop: tuple[str, ...] = ()
+    stop_window: StopWindow = field(default_factory=StopWindow)
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     seed: int | None = None
@@ -107,6 +117,7 @@ class TokenEvent:
     completion_tokens: int
     stop_reason: str | int | None = None  # which stop string or token id ended it
     error: str | None = None  # one sentence for people when finish_reason is "error"
+    queue_seconds: float = 0.0  # from submission to the first step it had a part in
     prompt_logprobs: tuple[TokenOut, ...] | None = None  # once, where the request wants them
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from ingle.engine.request import TokenOut
+from ingle.engine.request import StopWindow, TokenOut
 from ingle.engine.sampler import Sample
 
 if TYPE_CHECKING:
@@ -18,16 +18,20 @@ class TextStream:
     While a stop string could still be completed, the tokens it may cover are held back whole, so
     that every token carries its own text and a parser sees text and special tokens in their order.
     Output ends before the stop string: tokens under it keep their ids and lose (part of) their
-    text. Without a tokenizer all texts are empty.
+    text. Outside of the window nothing is watched or held. Without a tokenizer all texts are empty.
     """
 
-    def __init__(self, tokenizer: Tokenizer | None, stop: tuple[str, ...]) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer | None, stop: tuple[str, ...], window: StopWindow | None = None
+    ) -> None:
         self._detokenizer = None
         if tokenizer is not None:
             from ingle.prompt.detokenize import Detokenizer
 
             self._detokenizer = Detokenizer(tokenizer)
         self._stop = stop
+        self._window = window or StopWindow()
+        self._open = self._window.open
         self._held: list[TokenOut] = []
         self.matched: str | None = None
 
@@ -37,7 +41,11 @@ class TextStream:
         if self._detokenizer is not None and not silent:
             text = self._detokenizer.push(sample.token)
         out = TokenOut(sample.token, text, sample.logprob, sample.top)
-        if not self._stop:
+        if sample.token in self._window.opened_by | self._window.closed_by:
+            self._open = sample.token in self._window.opened_by
+            ready, self._held = [*self._held, out], []
+            return ready
+        if not self._stop or not self._open:
             return [out]
         self._held.append(out)
         return self._release()

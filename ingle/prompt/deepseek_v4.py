@@ -38,7 +38,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 from ingle.errors import InvalidRequestError
 from ingle.prompt.deepseek_v3 import add_systems
@@ -103,6 +103,7 @@ class DeepSeekV4(Encoder):
 
     name: str = "deepseek_v4"
     starts_in_reasoning: bool = True
+    has_effort: ClassVar[bool] = True
 
     def _read(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         return read_messages(messages, reminders=True, joint="\n\n")

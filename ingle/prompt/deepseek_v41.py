@@ -23,7 +23,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any
+from typing import Any, ClassVar
 
 from ingle.errors import InvalidRequestError
 from ingle.prompt.deepseek_v4 import add_turns, effort_level
@@ -40,6 +40,7 @@ class DeepSeekV41(Encoder):
 
     name: str = "deepseek_v41"
     starts_in_reasoning: bool = True
+    has_effort: ClassVar[bool] = True
 
     def _read(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         return read_messages(messages, reminders=True, joint="\n\n")

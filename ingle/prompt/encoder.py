@@ -11,7 +11,7 @@ from bisect import bisect_right
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from ingle.errors import InvalidRequestError
 from ingle.prompt.messages import Message, Tool, read_messages, read_tools
@@ -61,6 +61,9 @@ class Encoder(ABC):
 
     For one given prompt, `ends_in_reasoning` knows exactly.
     """
+
+    has_effort: ClassVar[bool] = False
+    """Whether the format tells the model how hard to think."""
 
     def encode(
         self,

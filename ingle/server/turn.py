@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ingle.engine.request import SamplingParams
+from ingle.engine.request import SamplingParams, StopWindow
 from ingle.errors import InvalidRequestError
 from ingle.prompt.deepseek_r1 import has_thinking
-from ingle.prompt.encoder import END_THINK, ends_in_reasoning
+from ingle.prompt.encoder import CALL, CALLS, DSML, END_THINK, THINK, ends_in_reasoning
 from ingle.prompt.parser import ReplyParser, reply_parser
 from ingle.prompt.parser_plain import PlainParser
 from ingle.server.output_format import OutputFormat
@@ -20,6 +20,7 @@ from ingle.server.tool_choice import ToolChoice, is_strict
 
 if TYPE_CHECKING:
     from ingle.engine.grammar import Grammar
+    from ingle.prompt.tokenizer import Tokenizer
     from ingle.server.service import EngineService
 
 
@@ -81,9 +82,21 @@ def prepare(turn: Turn, params: SamplingParams, service: EngineService) -> Prepa
         response_schema=turn.output.schema if turn.output else None,
     )
     service.check_length(len(prompt), params.max_tokens)
-    params = replace(params, grammar=_grammar(turn, prompt, service))
+    grammar = _grammar(turn, prompt, service)
+    params = replace(params, grammar=grammar, stop_window=_stop_window(turn, prompt, tokenizer))
     thinking = turn.thinking and has_thinking(tokenizer)
     return Prepared(prompt, params, thinking, calls=bool(turn.tools))
+
+
+def _stop_window(turn: Turn, prompt: list[int], tokenizer: Tokenizer) -> StopWindow:
+    """Stop strings end the answer, as at DeepSeek, not the thought before it or a call in it."""
+    closing = map(tokenizer.find_special, (THINK, *((DSML, CALLS, CALL) if turn.tools else ())))
+    opening = tokenizer.find_special(END_THINK)
+    return StopWindow(
+        open=not ends_in_reasoning(prompt, tokenizer),
+        opened_by=frozenset() if opening is None else frozenset({opening}),
+        closed_by=frozenset(token for token in closing if token is not None),
+    )
 
 
 def _grammar(turn: Turn, prompt: list[int], service: EngineService) -> Grammar | None:
@@ -106,5 +119,5 @@ def _grammar(turn: Turn, prompt: list[int], service: EngineService) -> Grammar |
             named=choice.name,
             parallel=turn.parallel_calls,
         )
-        return service.grammars.compile("lark", text, start_after, "tools")
+        return service.grammars.compile("calls", text, start_after, "tools")
     return None

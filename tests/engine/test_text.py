@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from typing import cast
 
-from ingle.engine.request import TokenOut
+from ingle.engine.request import StopWindow, TokenOut
 from ingle.engine.sampler import Sample
 from ingle.engine.text import TextStream
 from ingle.prompt.tokenizer import Tokenizer
@@ -50,6 +50,18 @@ def test_special_tokens_keep_their_place_while_text_is_held() -> None:
     assert stream.push(Sample(256)) == []
     out = stream.push(Sample(ord("x")))
     assert [(t.id, t.text) for t in out] == [(10, "\n"), (256, ""), (ord("x"), "x")]
+
+
+def test_stop_strings_count_in_their_window_only() -> None:
+    window = StopWindow(open=False, opened_by=frozenset({1}), closed_by=frozenset({2}))
+    stream = TextStream(TOKENIZER, ("ab",), window)
+    out: list[TokenOut] = []
+    for token in b"ab\1xa\2bab\1a":
+        out += stream.push(Sample(token))
+        assert stream.matched is None
+    assert joined(out) == "ab\1xa\2bab\1"  # what was held is there as soon as the window closes
+    out += stream.push(Sample(ord("b")))
+    assert (joined(out), stream.matched) == ("ab\1xa\2bab\1", "ab")
 
 
 def test_incomplete_characters_never_show_and_end_as_replacement() -> None:
