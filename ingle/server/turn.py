@@ -108,7 +108,8 @@ def _grammar(turn: Turn, prompt: list[int], service: EngineService) -> Grammar |
         output = turn.output
         return service.grammars.compile(output.kind, output.bound, start_after, output.param)
     choice = turn.tool_choice
-    if turn.tools and (choice.forced or any(map(is_strict, turn.tools))):
+    bound = choice.forced or not turn.parallel_calls or any(map(is_strict, turn.tools))
+    if turn.tools and bound:
         from ingle.prompt.call_grammar import call_grammar
 
         text = call_grammar(
