@@ -18,6 +18,7 @@ from ingle.errors import IngleError
 # verb: (module, help line). The modules are imported when their verb runs, so that help is instant.
 VERBS = {
     "serve": ("ingle.cli.serve", "serve a model: chat page and OpenAI-compatible API"),
+    "key": ("ingle.cli.key", "make an API key for serve"),
     "chat": ("ingle.cli.chat", "talk to a model in the terminal"),
     "generate": ("ingle.cli.generate", "answer one prompt"),
     "batch": ("ingle.cli.batch", "answer a file of requests in OpenAI's batch format"),

@@ -6,11 +6,13 @@ import argparse
 import errno
 import gc
 import json
+import resource
 import signal
 import socket
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ingle.cli.options import add_json, add_quant, weights_options
@@ -19,9 +21,12 @@ from ingle.errors import ConfigError
 
 if TYPE_CHECKING:
     from ingle.cli.loading import Loaded
+    from ingle.server.guard import Access
 
 PORT = 8765
 DRAIN_SECONDS = 10
+MAX_CONNECTIONS = 1024
+SPARE_FILES = 128  # descriptors for everything that is no client
 SHOWN_EXAMPLES = 8
 
 
@@ -37,7 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--api-key-file",
         type=Path,
         metavar="FILE",
-        help="one key a line, mode 0600; needed to listen beyond this machine",
+        help="one key a line ('ingle key' makes one), mode 0600; needed to listen beyond this "
+        "machine",
+    )
+    parser.add_argument(
+        "--anyone-may-use-this",
+        action="store_true",
+        help="listen beyond this machine without a key: whoever reaches the address can use it",
     )
     parser.add_argument(
         "--allow-host",
@@ -52,73 +63,102 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-waiting", type=int, default=1024, metavar="N", help="queue length (%(default)s)"
     )
+    group = parser.add_argument_group("limits of each key (or, without keys, of all together)")
+    group.add_argument("--rate-requests", type=_positive, metavar="N", help="requests a minute")
+    group.add_argument("--rate-tokens", type=_positive, metavar="N", help="tokens a minute")
+    group.add_argument("--rate-concurrency", type=_positive, metavar="N", help="requests at a time")
+    parser.add_argument(
+        "--log",
+        choices=("auto", "json", "off"),
+        default="auto",
+        help="a line on stderr for each request, without what it said (auto: unless that is a "
+        "terminal)",
+    )
+    parser.add_argument(
+        "--drain-seconds",
+        type=float,
+        default=DRAIN_SECONDS,
+        metavar="S",
+        help="how long answers may go on after SIGTERM or Ctrl-C (%(default)s)",
+    )
     add_json(parser)
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) == 0:
+        raise argparse.ArgumentTypeError("a positive number is needed")
+    return int(text)
 
 
 def run(args: argparse.Namespace) -> int:
     """Bind first (a busy port should not wait for weights), then load, then serve."""
-    from ingle.server.guard import Access, clean_hosts, is_loopback, read_key_file
+    from ingle.server.guard import Access, clean_hosts, is_loopback
+    from ingle.server.keys import read_key_file
+    from ingle.server.limits import Limits
 
-    keys = read_key_file(args.api_key_file) if args.api_key_file else ()
-    if not keys and not is_loopback(args.host):
+    limits = Limits(args.rate_requests, args.rate_tokens, args.rate_concurrency)
+    keys = read_key_file(args.api_key_file, limits) if args.api_key_file else ()
+    if not keys and not is_loopback(args.host) and not args.anyone_may_use_this:
         raise ConfigError(
             f"Listening on {args.host} lets other machines in, which needs --api-key-file. "
-            "Without it, leave --host at 127.0.0.1."
+            "Without it, leave --host at 127.0.0.1 (or say --anyone-may-use-this)."
         )
-    access = Access(args.host, clean_hosts(args.allow_host), keys)
+    if not keys and not is_loopback(args.host):
+        print("ingle: Anyone who can reach this address can use it: no key is asked for.",
+              file=sys.stderr)  # fmt: skip
+    access = Access(args.host, clean_hosts(args.allow_host), keys, limits)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must not write prompts to disk
     with listen(args.host, args.port) as listener:
         _serve(args, listener, access)
     return 0
 
 
-def _serve(args: argparse.Namespace, listener: socket.socket, access: Any) -> None:
-    import uvicorn
-
-    from ingle.cli.loading import load
+def _serve(args: argparse.Namespace, listener: socket.socket, access: Access) -> None:
+    from ingle.cli.loading import load, make_service
+    from ingle.server.access_log import AccessLog
     from ingle.server.app import create_app
-    from ingle.server.service import EngineService, ServedModel
+    from ingle.server.lifecycle import Server, configure, ignore_signals, starting
+    from ingle.server.wire import Wire
 
     started = time.perf_counter()
-    loaded = load(
-        args.model, **weights_options(args),
-        max_sequences=args.max_sequences, max_waiting=args.max_waiting,
-    )  # fmt: skip
-    model = ServedModel(
-        name=args.name or loaded.name,
-        fingerprint=loaded.fingerprint,
-        created=int(time.time()),
-        defaults=loaded.defaults,
-        examples=loaded.examples,
-        encoder=loaded.encoder,
-    )
-    service = EngineService(loaded.engine, loaded.tokenizer, model)
+    signal.signal(signal.SIGTERM, _leave)
+    with starting(listener, access):
+        loaded = load(
+            args.model, **weights_options(args),
+            max_sequences=args.max_sequences, max_waiting=args.max_waiting,
+        )  # fmt: skip
+    service = make_service(loaded, args.name)
 
     def announce() -> None:
         seconds = time.perf_counter() - started
-        facts = _facts(loaded, model.name, listener, bool(access.key_digests), seconds)
+        facts = _facts(loaded, service.model.name, listener, bool(access.keys), seconds)
         if args.json:
             print(json.dumps(facts), flush=True)
         else:
             _banner(facts, Styled(sys.stdout))
 
-    app = create_app(service, access, announce, DRAIN_SECONDS)
-    config = uvicorn.Config(
-        app,
-        log_level="warning",
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
+    wire = Wire(connections=_connections())
+    wants_log = args.log == "json" or (args.log == "auto" and not sys.stderr.isatty())
+    log = AccessLog(sys.stderr.fileno()) if wants_log else None
+    app = create_app(service, access, announce, args.drain_seconds, wire, log)
     gc.collect()
     gc.freeze()  # what was loaded never dies: collections during answers need not walk it
-    # uvicorn raises the signal that stopped it once more at the end; a clean stop is no failure
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
-    uvicorn.Server(config).run(sockets=[listener])
+    ignore_signals()
+    Server(configure(app, wire), service, args.drain_seconds).run(sockets=[listener])
     if service.state == "failed":
         raise ConfigError("The engine failed; see the log above.")
+
+
+def _leave(number: int, frame: FrameType | None) -> None:
+    """SIGTERM while the model loads: there is nothing to finish."""
+    raise SystemExit(0)
+
+
+def _connections() -> int:
+    """As many connections as the process may have files, less some for itself."""
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    unlimited = files == resource.RLIM_INFINITY
+    return MAX_CONNECTIONS if unlimited else max(16, min(MAX_CONNECTIONS, files - SPARE_FILES))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -133,6 +173,8 @@ def listen(host: str, port: int) -> socket.socket:
         raise ConfigError(f"{host} port {port} is not an address to listen on.") from None
     listener = socket.socket(family, socket.SOCK_STREAM)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # inherited by connections; asyncio does not set it on those of a socket it did not make
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     try:
         listener.bind(address)
         listener.listen(1024)

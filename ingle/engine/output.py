@@ -53,4 +53,5 @@ def event(
         completion_tokens=sequence.generated,
         stop_reason=stop_reason,
         error=error,
+        queue_seconds=sequence.queue_seconds,
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from time import perf_counter
 from typing import NamedTuple
 
 import numpy as np
@@ -112,6 +113,7 @@ class Scheduler:
         sequence.mtp_computed = sequence.computed if self._prefix.has_mtp(hits) else -1
         if sequence.cached_tokens is None:  # hits on its own pages after a pre-emption do not count
             sequence.cached_tokens = sequence.computed
+            sequence.queue_seconds = perf_counter() - sequence.submitted
             self.prompt_tokens += len(sequence.tokens)
             self.cached_tokens += sequence.computed
         self._table_SP[sequence.lane, : len(hits)] = hits

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from time import perf_counter
 
 from ingle.engine.request import Request
 from ingle.engine.sampler import SamplingState
@@ -31,6 +32,8 @@ class Sequence:
     lane: int = -1  # row of the page table while running
     drafts: list[int] = field(default_factory=list)  # guesses of the tokens after tokens[-1]
     cached_tokens: int | None = None  # prompt tokens found in the prefix cache; None: not admitted
+    submitted: float = field(default_factory=perf_counter)
+    queue_seconds: float = 0.0  # from then to its first admission
 
     def __post_init__(self) -> None:
         self.tokens = list(self.request.prompt)

@@ -1,26 +1,37 @@
-"""The route table and the app around it: one list of what is served, one handler for errors."""
+"""The table of what is served and the app around it: one list, one guard, one error handler."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from ingle.errors import IngleError
+from ingle.server import metrics, openapi
+from ingle.server.access_log import AccessLog
+from ingle.server.anthropic import Messages
+from ingle.server.anthropic_types import CountRequest, MessagesRequest
 from ingle.server.chat import ChatCompletions
+from ingle.server.chat_types import ChatRequest
+from ingle.server.completions import CompletionRequest, Completions
 from ingle.server.errors import HTTPError, error_response, json_response
 from ingle.server.guard import Access, Guard
-from ingle.server.page import load_static, page_routes
+from ingle.server.page import load_static, page_endpoints
+from ingle.server.responses import Responses
+from ingle.server.responses_types import ResponsesRequest
+from ingle.server.routes import DELETE, GET, POST, Endpoint, RouteTable
 from ingle.server.service import EngineService
-from ingle.server.tokens import Tokens
+from ingle.server.status import model_endpoints, probes
+from ingle.server.tokens import DetokenizeRequest, TokenizeRequest, Tokens
+from ingle.server.wire import Wire
 
 
 def create_app(
@@ -28,27 +39,38 @@ def create_app(
     access: Access | None = None,
     on_ready: Callable[[], None] | None = None,
     drain_seconds: float = 10.0,
+    wire: Wire | None = None,
+    log: AccessLog | None = None,
 ) -> ASGIApp:
     """The whole server as an ASGI app; the service starts and stops with its lifespan.
 
     access: who may come in; the default is loopback without a key. on_ready: called once requests
-    are accepted. drain_seconds: how long open answers may take to end at shutdown.
+    are accepted. drain_seconds: how long open answers may take to end at shutdown. wire: the
+    connections it is served on, for its metrics. log: gets a line for each request.
     """
-    static = load_static()
-    chat, tokens = ChatCompletions(service), Tokens(service)
+    access, wire = access or Access(), wire or Wire()
 
-    async def complete(request: Request) -> Response:
-        return await chat(request)
+    async def measure(request: Request) -> Response:
+        page = metrics.page(
+            service.metrics, service.stats(), service.open_requests, (wire.open, wire.refused)
+        )
+        return Response(
+            page, media_type=metrics.CONTENT_TYPE, headers={"Cache-Control": "no-store"}
+        )
 
-    async def models(request: Request) -> Response:
-        return json_response({"object": "list", "data": [model_card(service)]})
+    @cache
+    def description() -> dict[str, Any]:
+        return openapi.document(table, keyed=bool(access.keys))
 
-    async def model(request: Request) -> Response:
-        service.model.check_name(request.path_params["id"])
-        return json_response(model_card(service))
+    async def describe(request: Request) -> Response:
+        return json_response(description())
 
-    async def health(request: Request) -> Response:
-        return _health(service, private=bool(access and access.key_digests))
+    table = RouteTable([
+        *_endpoints(service, access),
+        Endpoint("/metrics", GET, measure, None, "Counters and times.", media_type="text/plain"),
+        Endpoint("/openapi.json", GET, describe, None, "This description."),
+        *page_endpoints(load_static()),
+    ])  # fmt: skip
 
     @asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
@@ -59,18 +81,7 @@ def create_app(
         await service.stop(drain_seconds)
 
     app = Starlette(
-        routes=[
-            Route("/v1/chat/completions", complete, methods=["POST"]),
-            Route("/chat/completions", complete, methods=["POST"]),
-            Route("/v1/models", models, methods=["GET"]),
-            Route("/models", models, methods=["GET"]),
-            Route("/v1/models/{id:path}", model, methods=["GET"]),
-            Route("/models/{id:path}", model, methods=["GET"]),
-            Route("/tokenize", tokens.tokenize, methods=["POST"]),
-            Route("/detokenize", tokens.detokenize, methods=["POST"]),
-            Route("/health", health, methods=["GET"]),
-            *page_routes(static),
-        ],
+        routes=table.routes,
         exception_handlers={
             HTTPException: _handle_http,
             HTTPError: _handle,
@@ -80,29 +91,33 @@ def create_app(
         lifespan=lifespan,
     )
     app.router.redirect_slashes = False
-    public = frozenset({"/health", *static})
-    return Guard(app, replace(access or Access(), public=public))
+    return Guard(app, access, table, lambda: service.state, service.metrics, log)
 
 
-def model_card(service: EngineService) -> dict[str, Any]:
-    """The model as GET /v1/models lists it; fields after owned_by are ours, for the chat page."""
-    model = service.model
-    return {
-        "id": model.name,
-        "object": "model",
-        "created": model.created,
-        "owned_by": "ingle",
-        "context_length": service.context,
-        "examples": list(model.examples),
-    }
-
-
-def _health(service: EngineService, private: bool) -> Response:
-    """Status; with keys in force, nothing else is told to those who ask without one."""
-    body: dict[str, Any] = {"status": service.state}
-    if not private:
-        body |= {"model": service.model.name, "open_requests": service.open_requests}
-    return json_response(body, 200 if service.state == "ok" else 503)
+def _endpoints(service: EngineService, access: Access) -> list[Endpoint]:
+    chat, completions = ChatCompletions(service), Completions(service)
+    messages, responses, tokens = Messages(service), Responses(service), Tokens(service)
+    count, under = messages.count_tokens, "/v1/responses/{id}"
+    everyone_may_know = None if access.keys else lambda: (service.model.name, service.open_requests)
+    return [
+        Endpoint("/v1/chat/completions", POST, chat, ChatRequest, "Answer a conversation.",
+                 aliases=("/beta/chat/completions",)),
+        Endpoint("/v1/completions", POST, completions, CompletionRequest, "Continue a text.",
+                 aliases=("/beta/completions",)),
+        Endpoint("/v1/messages", POST, messages, MessagesRequest, "Answer as Anthropic does.",
+                 aliases=("/anthropic/v1/messages",)),
+        Endpoint("/v1/messages/count_tokens", POST, count, CountRequest, "How long a prompt is.",
+                 aliases=("/anthropic/v1/messages/count_tokens",)),
+        Endpoint("/v1/responses", POST, responses.create, ResponsesRequest, "Answer and keep."),
+        Endpoint(under, GET, responses.retrieve, None, "A response that was kept."),
+        Endpoint(under, DELETE, responses.delete, None, "Forget a response."),
+        Endpoint(f"{under}/cancel", POST, responses.cancel, None, "Stop a background response."),
+        Endpoint(f"{under}/input_items", GET, responses.input_items, None, "What it answered."),
+        Endpoint("/tokenize", POST, tokens.tokenize, TokenizeRequest, "Text to token ids."),
+        Endpoint("/detokenize", POST, tokens.detokenize, DetokenizeRequest, "Token ids to text."),
+        *model_endpoints(service),
+        *probes(lambda: service.state, everyone_may_know),
+    ]  # fmt: skip
 
 
 def _handle(request: Request, error: Exception) -> Response:

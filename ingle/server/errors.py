@@ -33,6 +33,7 @@ class HTTPError(Exception):
     type: str = "invalid_request_error"
     param: str | None = None
     headers: dict[str, str] = field(default_factory=dict)
+    details: dict[str, Any] | None = None  # what a client's program reads to go on by itself
 
 
 class EngineFailedError(IngleError):
@@ -43,6 +44,12 @@ class EngineFailedError(IngleError):
 
 class RequestCancelledError(EngineFailedError):
     """The request was stopped: its client left or wished it, or the server stops."""
+
+
+class UnavailableError(IngleError):
+    """The server is not ready yet, or finishes what it has begun and takes nothing new."""
+
+    code = "unavailable"
 
 
 class GenerationFailedError(IngleError):
@@ -62,6 +69,9 @@ def as_http(error: Exception) -> HTTPError:
     if isinstance(error, QueueFullError):
         retry = {"Retry-After": str(RETRY_AFTER_SECONDS)}
         return HTTPError(429, str(error), error.code, "rate_limit_error", headers=retry)
+    if isinstance(error, UnavailableError):
+        retry = {"Retry-After": str(RETRY_AFTER_SECONDS)}
+        return HTTPError(503, str(error), error.code, "server_error", headers=retry)
     if isinstance(error, EngineFailedError):
         return HTTPError(503, str(error), error.code, "server_error")
     if isinstance(error, GenerationFailedError):
@@ -72,14 +82,13 @@ def as_http(error: Exception) -> HTTPError:
 def envelope(error: Exception) -> dict[str, Any]:
     """`{"error": {"message", "type", "param", "code"}}`, the shape every OpenAI client reads."""
     http = as_http(error)
-    return {
-        "error": {
-            "message": http.message,
-            "type": http.type,
-            "param": http.param,
-            "code": http.code,
-        }
+    content: dict[str, Any] = {
+        "message": http.message,
+        "type": http.type,
+        "param": http.param,
+        "code": http.code,
     }
+    return {"error": content | ({"details": http.details} if http.details else {})}
 
 
 def error_response(error: Exception) -> Response:

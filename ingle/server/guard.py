@@ -1,4 +1,4 @@
-"""Who may come in: host names, origins and keys, decided before any route is looked at.
+"""Who may come in: host names, origins, keys and limits, decided before any route is looked at.
 
 Browsers are the reason for the first two checks. Any page a person has open can send requests to
 127.0.0.1; the Origin check refuses those. A foreign name that resolves to 127.0.0.1 (DNS rebinding)
@@ -10,29 +10,25 @@ from __future__ import annotations
 import hmac
 import ipaddress
 import logging
-import os
-import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from hashlib import sha256
-from pathlib import Path
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ingle.errors import IngleError
-from ingle.server.errors import HTTPError, error_response
-from ingle.server.service import where
+from ingle.server.access_log import AccessLog
+from ingle.server.errors import HTTPError, UnavailableError, error_response
+from ingle.server.exchange import CLIENT_LEFT, CURRENT, Exchange
+from ingle.server.keys import ApiKey
+from ingle.server.limits import Account, Limits
+from ingle.server.metrics import Metrics
+from ingle.server.routes import Endpoint, RouteTable
+from ingle.server.service import State, where
 
 log = logging.getLogger("ingle.server")
 
 LOOPBACK_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
-MIN_KEY_LENGTH = 16
-
-
-class KeyFileError(IngleError):
-    """An API key file that cannot be trusted or read."""
-
-    code = "invalid_key_file"
 
 
 @dataclass(frozen=True)
@@ -40,14 +36,14 @@ class Access:
     """The rules of one server.
 
     bind_host: the address it listens on; a wildcard admits every IP literal as Host, since a
-    rebinding attack needs a name. hosts: further names to answer to. key_digests: SHA-256 of each
-    API key; empty means that no key is asked for. public: paths that never need one.
+    rebinding attack needs a name. hosts: further names to answer to. keys: empty means that none is
+    asked for. limits: of everyone together, if there are no keys.
     """
 
     bind_host: str = "127.0.0.1"
     hosts: frozenset[str] = frozenset()
-    key_digests: tuple[bytes, ...] = ()
-    public: frozenset[str] = field(default_factory=frozenset)
+    keys: tuple[ApiKey, ...] = ()
+    limits: Limits = field(default_factory=Limits)
 
     def allows_host(self, header: str) -> bool:
         name = host_name(header)
@@ -57,64 +53,113 @@ class Access:
             return True
         return _is_ip(name) and _is_wildcard(self.bind_host)
 
-    def key_digest(self, headers: dict[bytes, list[bytes]]) -> bytes | None:
-        """Digest of the valid key a request carries; Bearer and x-api-key are treated alike."""
+    def key(self, headers: dict[bytes, list[bytes]]) -> ApiKey | None:
+        """The valid key a request carries; Bearer and x-api-key are treated alike."""
         for value in headers.get(b"authorization", []) + headers.get(b"x-api-key", []):
-            key = value[7:] if value[:7].lower() == b"bearer " else value
-            digest = sha256(key.strip()).digest()
+            text = value[7:] if value[:7].lower() == b"bearer " else value
+            digest = sha256(text.strip()).digest()
             # every known key is compared, in constant time each: the clock tells nothing
-            if any([hmac.compare_digest(digest, known) for known in self.key_digests]):
-                return digest
+            known = [key for key in self.keys if hmac.compare_digest(digest, key.digest)]
+            if known:
+                return known[0]
         return None
 
 
 class Guard:
-    """ASGI middleware: checks every HTTP request against `Access`, and lets no exception out."""
+    """ASGI middleware: checks every HTTP request, keeps its books and lets no exception out.
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
-        self._app, self._access = app, access
+    state: of the service; while it starts or stops, only public endpoints are answered. log: one
+    line a request, if there is one.
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        table: RouteTable,
+        state: Callable[[], State],
+        metrics: Metrics,
+        log: AccessLog | None = None,
+    ) -> None:
+        self._app, self._access, self._table = app, access, table
+        self._state, self._metrics, self._log = state, metrics, log
+        self._accounts = {
+            key.digest: Account(key.limits, metrics.limited)
+            for key in access.keys
+            if key.limits.any
+        }
+        if access.limits.any and not access.keys:
+            self._accounts[b""] = Account(access.limits, metrics.limited)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a permitted request on, with the prefix cache salt of its key in the scope."""
+        """Pass a permitted request on, with the prefix cache salt of its key in the scope; what it
+        does in the engine is booked to its exchange."""
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         if scope["type"] != "http":
             await send({"type": "websocket.close", "code": 1008})
             return
-        started = False
+        endpoint = self._table.find(scope["path"], scope["method"])
+        exchange = Exchange(scope["method"])
+        if endpoint is not None:
+            exchange.route = endpoint.path
+        entered = False
+
+        async def received() -> Message:
+            message = await receive()
+            if message["type"] == "http.disconnect" and not exchange.complete:
+                exchange.left = True
+                exchange.status = exchange.status or CLIENT_LEFT
+            return message
 
         async def tracked(message: Message) -> None:
-            nonlocal started
-            started = True
+            if message["type"] == "http.response.start":
+                exchange.status = exchange.status or message["status"]
+                message = {**message, "headers": [*message["headers"], *self._headers(exchange)]}
+            elif not message.get("more_body"):
+                exchange.complete = True
             await send(message)
 
+        token = CURRENT.set(exchange)
         try:
-            self._check(scope)
-            await self._app(scope, receive, tracked)
+            self._check(scope, endpoint, exchange)
+            if exchange.account is not None:
+                exchange.account.enter()
+                entered = True
+            await self._app(scope, received, tracked)
         except Exception as error:
-            if not isinstance(error, HTTPError):
+            if not isinstance(error, HTTPError | IngleError):
                 log.error("A request failed: %s", where(error))
-            if not started:
-                await error_response(error)(scope, receive, send)
+            if exchange.status is None:
+                await error_response(error)(scope, received, tracked)
+        finally:
+            CURRENT.reset(token)
+            self._settle(exchange, entered)
 
-    def _check(self, scope: Scope) -> None:
+    def _check(self, scope: Scope, endpoint: Endpoint | None, exchange: Exchange) -> None:
         headers: dict[bytes, list[bytes]] = {}
         for name, value in scope["headers"]:
             headers.setdefault(name.lower(), []).append(value)
         self._check_host(headers)
         _check_origin(scope, headers)
-        if self._access.key_digests:
-            digest = self._access.key_digest(headers)
-            if digest is None and scope["path"] not in self._access.public:
-                raise HTTPError(
-                    401,
-                    "A valid API key is needed, as 'Authorization: Bearer KEY'.",
-                    "invalid_api_key",
-                    "authentication_error",
-                    headers={"WWW-Authenticate": "Bearer"},
-                )
-            scope["ingle.salt"] = digest or b""
+        key = self._access.key(headers) if self._access.keys else None
+        public = endpoint is not None and endpoint.public
+        if self._access.keys and key is None and not public:
+            raise HTTPError(
+                401,
+                "A valid API key is needed, as 'Authorization: Bearer KEY'.",
+                "invalid_api_key",
+                "authentication_error",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+        if key is not None:
+            exchange.key = key.name
+        scope["ingle.salt"] = salt = b"" if key is None else key.digest
+        if not public and self._state() in ("starting", "stopping"):
+            raise UnavailableError(f"The server is {self._state()}. Try again later.")
+        if endpoint is not None and endpoint.body is not None:
+            exchange.account = self._accounts.get(salt)
 
     def _check_host(self, headers: dict[bytes, list[bytes]]) -> None:
         hosts = headers.get(b"host", [])
@@ -122,6 +167,25 @@ class Guard:
             raise HTTPError(400, "Exactly one Host header is needed.", "invalid_host")
         if not self._access.allows_host(hosts[0].decode("latin-1")):
             raise HTTPError(421, "This server does not answer to that host name.", "unknown_host")
+
+    def _headers(self, exchange: Exchange) -> list[tuple[bytes, bytes]]:
+        """What every answer carries: its id, what is left of the limits, when to go."""
+        headers = [(b"x-request-id", exchange.id.encode())]
+        if exchange.account is not None:
+            headers += exchange.account.headers()
+        if self._state() == "stopping":
+            headers.append((b"connection", b"close"))
+        return headers
+
+    def _settle(self, exchange: Exchange, entered: bool) -> None:
+        """Close the books of a request, however it ended."""
+        if exchange.status is None:  # cut off by the end of the server
+            exchange.status = 503
+        if entered:
+            exchange.leave()
+        self._metrics.count_request(exchange)
+        if self._log is not None:
+            self._log.write(exchange)
 
 
 def _check_origin(scope: Scope, headers: dict[bytes, list[bytes]]) -> None:
@@ -157,29 +221,6 @@ def is_loopback(host: str) -> bool:
     if host.lower() == "localhost":
         return True
     return _is_ip(host) and ipaddress.ip_address(host).is_loopback
-
-
-def read_key_file(path: Path) -> tuple[bytes, ...]:
-    """SHA-256 digests of the keys in a file, one key a line, # for comments.
-
-    Raises KeyFileError if the file is missing, open to other users, empty, or holds a short key.
-    """
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            lines = [line.strip() for line in file.read().splitlines()]
-    except OSError:
-        raise KeyFileError("The API key file cannot be read.") from None
-    if mode & 0o077:
-        raise KeyFileError(
-            f"The API key file is open to other users (mode {mode:04o}). Run chmod 600 on it."
-        )
-    keys = [line for line in lines if line and not line.startswith(b"#")]
-    if not keys:
-        raise KeyFileError("The API key file holds no key. Put one key on each line.")
-    if any(len(key) < MIN_KEY_LENGTH for key in keys):
-        raise KeyFileError(f"An API key has fewer than {MIN_KEY_LENGTH} characters.")
-    return tuple(sha256(key).digest() for key in keys)
 
 
 def clean_hosts(names: Iterable[str]) -> frozenset[str]:

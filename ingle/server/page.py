@@ -13,7 +13,8 @@ from importlib.resources import files
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+
+from ingle.server.routes import GET, Endpoint
 
 PAGE_HEADERS = {
     "Content-Security-Policy": (
@@ -59,8 +60,8 @@ def load_static() -> dict[str, StaticFile]:
     return found
 
 
-def page_routes(static: Mapping[str, StaticFile]) -> list[Route]:
-    """One exact route per file: no path from a request ever reaches the file system."""
+def page_endpoints(static: Mapping[str, StaticFile]) -> list[Endpoint]:
+    """One exact path per file, open to all: no path from a request ever reaches the file system."""
 
     async def serve(request: Request) -> Response:
         file = static[request.scope["path"]]
@@ -69,4 +70,4 @@ def page_routes(static: Mapping[str, StaticFile]) -> list[Route]:
             return Response(status_code=304, headers=headers)
         return Response(file.content, headers=headers | {"Content-Type": file.media_type})
 
-    return [Route(path, serve, methods=["GET"]) for path in static]
+    return [Endpoint(path, GET, serve, public=True, api=False) for path in static]

@@ -12,12 +12,22 @@ import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import dataclass, field
+from time import perf_counter
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from ingle.engine.grammar import GrammarCompiler
 from ingle.engine.request import Request, SamplingParams, TokenEvent
+from ingle.engine.stats import EngineStats
 from ingle.errors import ModelNotFoundError
 from ingle.prompt.deepseek_r1 import DeepSeekR1
-from ingle.server.errors import EngineFailedError, GenerationFailedError
+from ingle.server.errors import (
+    EngineFailedError,
+    GenerationFailedError,
+    RequestCancelledError,
+    UnavailableError,
+)
+from ingle.server.exchange import CURRENT
+from ingle.server.metrics import Meter, Metrics
 
 if TYPE_CHECKING:
     from ingle.prompt.encoder import Encoder
@@ -26,6 +36,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("ingle.server")
 
 HEARTBEAT_SECONDS = 10.0
+
+# What programs written for DeepSeek's own service ask for; one model answers here to any name.
+DEEPSEEK_NAMES = ("deepseek-chat", "deepseek-reasoner", "deepseek-flash", "deepseek-v4-pro")
 
 State = Literal["starting", "ok", "stopping", "failed"]
 
@@ -37,6 +50,11 @@ class EngineLike(Protocol):
     def cancel(self, request_id: str) -> None: ...
     def step(self) -> list[TokenEvent]: ...
     def check_length(self, prompt_tokens: int, max_tokens: int | None) -> None: ...
+    def stats(self) -> EngineStats: ...
+    @property
+    def vocab(self) -> int: ...
+    @property
+    def eos_ids(self) -> frozenset[int]: ...
     @property
     def has_work(self) -> bool: ...
     @property
@@ -56,7 +74,7 @@ class ServedModel:
     created: int
     defaults: SamplingParams = field(default_factory=SamplingParams)
     examples: tuple[str, ...] = ()
-    aliases: tuple[str, ...] = ("ingle",)
+    aliases: tuple[str, ...] = ("ingle", *DEEPSEEK_NAMES)
     encoder: Encoder = field(default_factory=DeepSeekR1)
 
     def check_name(self, name: str | None) -> None:
@@ -70,12 +88,15 @@ class TokenStream:
 
     quiet: set at each heartbeat of the service and cleared by every event. whole: events are held
     until the last one, for a reader who shows nothing before: waking it for each token of a full
-    batch would cost a tenth of the engine's speed (docs/log.md).
+    batch would cost a tenth of the engine's speed (docs/log.md). meter: counts the events.
     """
 
-    def __init__(self, request_id: str, close: Callable[[str], None], whole: bool) -> None:
+    def __init__(
+        self, request_id: str, close: Callable[[str], None], whole: bool, meter: Meter | None = None
+    ) -> None:
         self.request_id = request_id
         self.quiet = False
+        self.meter = meter
         self._whole = whole
         self._held: list[TokenEvent] = []
         self._events: asyncio.Queue[TokenEvent | Exception | None] = asyncio.Queue()
@@ -119,7 +140,7 @@ class TokenStream:
 
     def cancel(self) -> None:
         """Stop the request if it still runs and end the iteration; harmless when it is done."""
-        self.put(EngineFailedError("The request was cancelled before its end."))
+        self.put(RequestCancelledError("The request was cancelled before its end."))
         self._close(self.request_id)
 
 
@@ -133,6 +154,8 @@ class EngineService:
         self.tokenizer = tokenizer
         self.model = model
         self.state: State = "starting"
+        self.metrics = Metrics()
+        self.grammars = GrammarCompiler(tokenizer, engine.vocab, engine.eos_ids)
         self._engine = engine
         self._streams: dict[str, TokenStream] = {}
         self._wake = threading.Event()
@@ -152,23 +175,35 @@ class EngineService:
         self._thread.start()
         self._beat()
 
-    async def stop(self, drain_seconds: float = 10.0) -> None:
-        """Refuse new requests, give the open ones some time to end, cancel the rest."""
+    def drain(self) -> None:
+        """Refuse new requests from now on; the open ones go on."""
         if self.state == "ok":
             self.state = "stopping"
+
+    async def stop(self, drain_seconds: float = 10.0) -> None:
+        """Refuse new requests, give the open ones some time to end, cancel the rest."""
+        self.drain()
         deadline = asyncio.get_running_loop().time() + drain_seconds
         while self._streams and self._thread.is_alive():
             if asyncio.get_running_loop().time() > deadline:
                 break
             await asyncio.sleep(0.02)
-        for stream in list(self._streams.values()):
-            stream.cancel()
+        self.cancel_all()
         self.state = "stopping"
         if self._heart is not None:
             self._heart.cancel()
         self._wake.set()
         if self._thread.is_alive():
             await asyncio.to_thread(self._thread.join, 10.0)
+
+    def cancel_all(self) -> None:
+        """Cut all open requests short; each of their readers is told."""
+        for stream in list(self._streams.values()):
+            stream.cancel()
+
+    def stats(self) -> EngineStats:
+        """What the engine says about itself."""
+        return self._engine.stats()
 
     @property
     def context(self) -> int:
@@ -180,24 +215,36 @@ class EngineService:
         self._engine.check_length(prompt_tokens, max_tokens)
 
     def submit(self, request: Request, whole: bool = False) -> TokenStream:
-        """Queue a request; raises what the engine refuses it with, or EngineFailedError.
+        """Queue a request; raises what the engine refuses it with, EngineFailedError,
+        UnavailableError, or HTTPError 429 if its client has asked for too much.
 
-        whole: its reader wants all events at the end.
+        whole: its reader wants all events at the end. The request is booked to the HTTP request
+        this is called for.
         """
+        if self.state == "failed":
+            raise EngineFailedError("The engine has failed; the server must be restarted.")
         if self.state != "ok":
-            raise EngineFailedError("The server is stopping or its engine has failed.")
-        stream = TokenStream(request.id, self._close, whole)
+            raise UnavailableError("The server is stopping.")
+        exchange, length = CURRENT.get(), len(request.prompt)
+        if exchange is not None:
+            exchange.take_prompt(length)
+        meter = Meter(self.metrics, exchange, length)
+        stream = TokenStream(request.id, self._close, whole, meter)
         self._streams[request.id] = stream
         try:
             self._engine.submit(request)
         except BaseException:
             del self._streams[request.id]
+            if exchange is not None:
+                exchange.drop_prompt(length)
             raise
         self._wake.set()
         return stream
 
     def _close(self, request_id: str) -> None:
-        if self._streams.pop(request_id, None) is not None:
+        if (stream := self._streams.pop(request_id, None)) is not None:
+            if stream.meter is not None:
+                stream.meter.end("cancelled")
             self._engine.cancel(request_id)
             self._wake.set()
 
@@ -208,6 +255,7 @@ class EngineService:
             if stream.quiet:
                 stream.put(None)
             stream.quiet = True
+        self.metrics.rate.sample(self._engine.stats().generated_tokens, perf_counter())
         self._heart = self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
 
     def _run(self) -> None:
@@ -234,6 +282,7 @@ class EngineService:
             self._loop.call_soon_threadsafe(function, *arguments)
 
     def _deliver(self, events: Sequence[TokenEvent]) -> None:
+        now = perf_counter()
         for event in events:
             stream = self._streams.get(event.request_id)
             if stream is None:
@@ -241,11 +290,15 @@ class EngineService:
             if event.finish_reason is not None:
                 del self._streams[event.request_id]
             stream.quiet = False
+            if stream.meter is not None:
+                stream.meter.count(event, now)
             stream.put(event)
 
     def _fail(self) -> None:
         self.state = "failed"
         for stream in self._streams.values():
+            if stream.meter is not None:
+                stream.meter.end("error")
             stream.put(EngineFailedError("The engine failed while this request was open."))
         self._streams.clear()
 

@@ -17,7 +17,7 @@ from ingle.errors import ConfigError
 
 
 def spawn(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "ingle", "serve", "--port", "0", *arguments]
+    command = [sys.executable, "-m", "ingle", "serve", "--port", "0", "--log", "off", *arguments]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 

@@ -6,14 +6,8 @@ import socket
 
 import pytest
 
-from ingle.server.guard import (
-    Access,
-    KeyFileError,
-    clean_hosts,
-    host_name,
-    is_loopback,
-    read_key_file,
-)
+from ingle.server.guard import Access, clean_hosts, host_name, is_loopback
+from ingle.server.keys import read_key_file
 
 KEY = "correct-horse-battery"
 
@@ -23,7 +17,7 @@ def keyed(tokenizer, scripted, start, tmp_path):
     file = tmp_path / "keys"
     file.write_text(f"# mine\n{KEY}\n\nanother-key-of-mine-1\n")
     file.chmod(0o600)
-    with start(scripted(tokenizer), Access(key_digests=read_key_file(file))) as live:
+    with start(scripted(tokenizer), Access(keys=read_key_file(file))) as live:
         yield live
 
 
@@ -135,21 +129,3 @@ def test_each_key_has_its_own_prefix_cache_salt(keyed):
         assert keyed.client.post("/chat/completions", json=body, headers=headers).is_success
     first, second = (request.salt for request in keyed.engine.seen)
     assert first and second and first != second
-
-
-def test_key_files_that_are_refused(tmp_path):
-    file = tmp_path / "keys"
-    with pytest.raises(KeyFileError, match="cannot be read"):
-        read_key_file(file)
-    file.write_text(f"{KEY}\n")
-    file.chmod(0o644)
-    with pytest.raises(KeyFileError, match="open to other users"):
-        read_key_file(file)
-    file.chmod(0o600)
-    assert len(read_key_file(file)) == 1
-    file.write_text("# nothing\n")
-    with pytest.raises(KeyFileError, match="no key"):
-        read_key_file(file)
-    file.write_text("short\n")
-    with pytest.raises(KeyFileError, match="fewer than"):
-        read_key_file(file)
