@@ -30,7 +30,7 @@ DeepSeek-R1-0528-Qwen3-8B. Differences from them, beside those of V3:
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from ingle.prompt.deepseek_v3 import add_turns
 from ingle.prompt.encoder import ASSISTANT, END_THINK, THINK, Chat, Encoder, Prompt
@@ -46,6 +46,7 @@ class DeepSeekR1(Encoder):
     name: str = "deepseek_r1"
     starts_in_reasoning: bool = True
     """Whether the prompt itself opens the thought: R1 does, R1-0528 leaves it to the model."""
+    moves_systems: ClassVar[bool] = True
 
     def _write(self, prompt: Prompt, chat: Chat) -> None:
         answers = add_turns(prompt, chat, drop_thoughts=True)

@@ -33,6 +33,7 @@ whose special tokens are special here, too. Differences from the templates:
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ingle.prompt.encoder import (
     ASSISTANT,
@@ -64,6 +65,7 @@ class DeepSeekV3(Encoder):
 
     name: str = "deepseek_v3"
     starts_in_reasoning: bool = False
+    moves_systems: ClassVar[bool] = True
 
     def _write(self, prompt: Prompt, chat: Chat) -> None:
         answers = add_turns(prompt, chat, drop_thoughts=False)

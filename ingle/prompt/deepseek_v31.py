@@ -40,6 +40,7 @@ describe the tools of a request, and for those the model card's tool_description
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from ingle.prompt.deepseek_v3 import add_systems
 from ingle.prompt.encoder import (
@@ -71,6 +72,7 @@ class DeepSeekV31(Encoder):
 
     name: str = "deepseek_v31"
     starts_in_reasoning: bool = True
+    moves_systems: ClassVar[bool] = True
 
     def _write(self, prompt: Prompt, chat: Chat) -> None:
         prompt.special(BOS)

@@ -103,6 +103,7 @@ class DeepSeekV4(Encoder):
 
     name: str = "deepseek_v4"
     starts_in_reasoning: bool = True
+    moves_systems: ClassVar[bool] = True
     has_effort: ClassVar[bool] = True
 
     def _read(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:

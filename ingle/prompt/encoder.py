@@ -65,6 +65,9 @@ class Encoder(ABC):
     has_effort: ClassVar[bool] = False
     """Whether the format tells the model how hard to think."""
 
+    moves_systems: ClassVar[bool] = False
+    """Whether system texts are put in front wherever they were."""
+
     def encode(
         self,
         messages: Sequence[Mapping[str, Any]],

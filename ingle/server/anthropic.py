@@ -13,11 +13,11 @@ from ingle.server.anthropic_render import AnthropicRenderer
 from ingle.server.anthropic_types import CountRequest, MessagesRequest, as_turn
 from ingle.server.body import read_json_body, run_beside
 from ingle.server.chat import ignored_fields
-from ingle.server.errors import json_response
+from ingle.server.errors import HTTPError, json_response
 from ingle.server.generation import generate
 from ingle.server.service import EngineService
 from ingle.server.sse import EventStream
-from ingle.server.turn import Prepared, prepare
+from ingle.server.turn import Prepared, Turn, prepare
 from ingle.server.types import Sampling, decode, sampling_params
 
 
@@ -56,9 +56,11 @@ class Messages:
         asked = decode(body, MessagesRequest)
         service = self._service
         service.model.check_name(asked.model)
+        if asked.thread is not None:
+            raise _no_threads()
         sampling = asked.sampling()
         params = sampling_params(sampling, service.model.defaults, service.tokenizer.vocab_size)
-        prepared = prepare(as_turn(asked), params, service)
+        prepared = prepare(self._turn(asked), params, service)
         if asked.max_tokens is not None:
             # required of clients, who set it without knowing the context: cut instead of refused
             limit = min(asked.max_tokens, service.context - len(prepared.prompt))
@@ -68,7 +70,10 @@ class Messages:
     def _count(self, body: bytes) -> int:
         asked = decode(body, CountRequest)
         self._service.model.check_name(asked.model)
-        return len(prepare(as_turn(asked), SamplingParams(), self._service).prompt)
+        return len(prepare(self._turn(asked), SamplingParams(), self._service).prompt)
+
+    def _turn(self, asked: CountRequest) -> Turn:
+        return as_turn(asked, self._service.model.encoder.moves_systems)
 
     def _ignored(self, asked: MessagesRequest) -> dict[str, str]:
         effort = asked.output_config.effort if asked.output_config else None
@@ -76,3 +81,15 @@ class Messages:
         if asked.thinking is not None and asked.thinking.budget_tokens is not None:
             names.append("thinking.budget_tokens")
         return {"X-Ignored-Fields": ", ".join(names)} if names else {}
+
+
+def _no_threads() -> HTTPError:
+    """The refusal of a conversation kept by the server, in the terms that tell Anthropic's packages
+    to go on without: their tool runners ask for one unbidden."""
+    return HTTPError(
+        400,
+        "thread: no conversations are kept here; send all messages.",
+        "invalid_request_error",
+        param="thread",
+        details={"error_code": "thread_unsupported_request", "unsupported": ["thread"]},
+    )

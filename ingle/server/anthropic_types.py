@@ -120,6 +120,7 @@ class MessagesRequest(CountRequest, forbid_unknown_fields=True, kw_only=True):
     stream: bool | None = None
     metadata: Metadata | None = None
     service_tier: Literal["auto", "standard_only"] | None = None
+    thread: Any = None  # a conversation kept by the server: refused in `Messages.prepare`
 
     def sampling(self) -> Sampling:
         """The body's sampling in the terms of the other dialects, checked."""
@@ -137,8 +138,12 @@ class MessagesRequest(CountRequest, forbid_unknown_fields=True, kw_only=True):
         return sampling
 
 
-def as_turn(request: CountRequest) -> Turn:
-    """The conversation a body asks to be answered; InvalidRequestError names what is wrong."""
+def as_turn(request: CountRequest, moves_systems: bool) -> Turn:
+    """The conversation a body asks to be answered; InvalidRequestError names what is wrong.
+
+    moves_systems: the prompt format does so; a system message inside the conversation then stays
+    in its place as a reminder of the user's.
+    """
     if not request.messages:
         raise InvalidRequestError("messages: at least one message is required", "messages")
     if len(request.messages) > MAX_MESSAGES:
@@ -147,7 +152,7 @@ def as_turn(request: CountRequest) -> Turn:
     choice, parallel = _choice(request, tools)
     config = request.output_config or OutputConfig()
     return Turn(
-        messages=list(_messages(request)),
+        messages=list(_messages(request, moves_systems)),
         tools=[] if choice.mode == "none" else tools,
         tool_choice=choice,
         parallel_calls=parallel,
@@ -157,7 +162,7 @@ def as_turn(request: CountRequest) -> Turn:
     )
 
 
-def _messages(request: CountRequest) -> Iterator[dict[str, Any]]:
+def _messages(request: CountRequest, moves_systems: bool) -> Iterator[dict[str, Any]]:
     if request.system is not None:
         yield {"role": "system", "content": _joined(request.system, "system")}
     last = len(request.messages) - 1
@@ -169,7 +174,12 @@ def _messages(request: CountRequest) -> Iterator[dict[str, Any]]:
         _check_answers(message, asked, index)
         asked = []
         if message.role == "system":
-            yield {"role": "system", "content": _joined(message.content, where)}
+            text = _joined(message.content, where)
+            if moves_systems:
+                reminder = f"<system-reminder>\n{text}\n</system-reminder>" if text else ""
+                yield {"role": "user", "content": reminder}
+            else:
+                yield {"role": "system", "content": text}
         elif message.role == "user":
             yield from _user(message, where)
         else:
