@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from threading import Lock
-from time import perf_counter
+from time import thread_time
 from typing import TYPE_CHECKING, Any, Literal
 
 from ingle.engine.grammar_state import GrammarState
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 
     from ingle.prompt.tokenizer import Tokenizer
 
-Kind = Literal["json_object", "json_schema", "regex", "choice", "lark"]
+Kind = Literal["json_object", "json_schema", "regex", "choice", "lark", "calls"]
 
 _WHITESPACE = r"[ \n\r\t]{1,40}"  # between parts of JSON: no model may write blanks for ever
-# R1 puts up to two newlines behind a thought; `ThinkingParser` takes them for the format's own.
+# R1 puts up to two newlines behind a thought. To JSON they do no harm, elsewhere they might.
 _AFTER_THOUGHT = "start: NEWLINES? @body\nNEWLINES: /\\n{1,2}/"
 _HEADER = re.compile(r"^\s*[a-z_?!][\w?!-]*\s*\[([^\]\n]*)\]\s*:", re.MULTILINE)
 _ATTRIBUTE = re.compile(r"\b(max_tokens|temperature|stop|stop_capture)\s*=")
@@ -41,7 +41,8 @@ class GrammarLimits:
 
     source: bytes of all schemas or choices together, annotations aside. regex, lark: bytes of a
     regular expression or of a Lark grammar (without its schemas), whose compile time may grow with
-    its square. choices: of a list. seconds: a compile that took longer is refused. The rest are
+    its square. calls: bytes of what `call_grammar` wrote, and of the schemas in it. choices: of a
+    list. seconds: of processor time; a compile that took longer is refused. The rest are
     llguidance's own, in its units: step_fuel, step_items and row_items bound the time of one mask
     (the worst that was found takes 0.2 s, once), states the memory of a grammar.
     """
@@ -49,6 +50,7 @@ class GrammarLimits:
     source: int = 1 << 17
     regex: int = 1 << 12
     lark: int = 1 << 13
+    calls: int = 1 << 19
     choices: int = 1000
     seconds: float = 1.0
     schema: SchemaLimits = field(default_factory=SchemaLimits)
@@ -111,12 +113,13 @@ class GrammarCompiler:
         """Compile a grammar.
 
         source: nothing for json_object, a schema as a dict or as JSON text, a regular expression
-        (Rust's syntax; it has to match the whole output), a list of strings, a Lark grammar.
+        (Rust's syntax; it has to match the whole output), a list of strings, a Lark grammar, what
+        `prompt.call_grammar` wrote.
         start_after: the id of `</think>` where the output begins inside a thought. Raises
         InvalidRequestError, which names `param`, for what is invalid, unsupported or too large.
         """
         self._llguidance()  # its time is not the grammar's
-        started = perf_counter()
+        started = thread_time()
         body = self._body(kind, source, param)
         matcher = self._matcher(body, start_after)
         if matcher.is_error():
@@ -126,7 +129,7 @@ class GrammarCompiler:
                 raise refuse((), _schema_reason(why), param)
             raise InvalidRequestError(_reason(kind, why), param)
         _try_out(matcher.deep_copy(), param)
-        if perf_counter() - started > self.limits.seconds:
+        if thread_time() - started > self.limits.seconds:
             raise InvalidRequestError("The grammar is too complex to be compiled in time.", param)
         return Grammar(kind, start_after, self._vocab, self._eos_ids, matcher)
 
@@ -142,14 +145,15 @@ class GrammarCompiler:
             return {"lark_grammar": f"start: /{self._choices(source, param)}/"}
         if not isinstance(source, str) or not source:
             raise InvalidRequestError("The grammar must be a text that is not empty.", param)
-        if kind == "lark":
-            return {"lark_grammar": self._lark(source, param)}
+        if kind in ("lark", "calls"):
+            most = self.limits.lark if kind == "lark" else self.limits.calls
+            return {"lark_grammar": self._lark(source, most, param)}
         from llguidance import regex_to_lark
 
         _check_size(source, self.limits.regex, param)
         return {"lark_grammar": f"start: /{regex_to_lark(source, use_ascii='')}/"}
 
-    def _lark(self, source: str, param: str) -> str:
+    def _lark(self, source: str, most: int, param: str) -> str:
         """A Lark grammar with its inline schemas prepared like any other."""
         parts, schemas, end = [], [], 0
         decode = json.JSONDecoder().raw_decode
@@ -164,8 +168,8 @@ class GrammarCompiler:
             prepared = prepare_schema(schema, self.limits.schema, param)
             schemas.append(_dumps(_with_options(prepared), param))
         parts.append(source[end:])
-        _check_size("".join(parts), self.limits.lark, param)
-        _check_size("".join(schemas), self.limits.source, param)
+        _check_size("".join(parts), most, param)
+        _check_size("".join(schemas), max(most, self.limits.source), param)
         if any(_ATTRIBUTE.search(header[1]) for part in parts for header in _HEADER.finditer(part)):
             raise InvalidRequestError(
                 "The grammar uses max_tokens, temperature or stop of a rule, which are not "
@@ -196,7 +200,7 @@ class GrammarCompiler:
         from llguidance import LLMatcher
 
         grammars = [body]
-        if start_after is not None:
+        if start_after is not None and "json_schema" in body:
             grammars = [{"lark_grammar": _AFTER_THOUGHT}, {"name": "body", **body}]
         text = json.dumps({"grammars": grammars})
         return LLMatcher(self._llguidance(), text, log_level=0, limits=self._parser_limits())
@@ -286,7 +290,7 @@ def _descend(schema: Schema, why: Callable[[Schema], str], deadline: float) -> t
     while failing is not None:
         parent, failing = failing, None
         for way, below in children(parent):
-            if perf_counter() > deadline:
+            if thread_time() > deadline:
                 break
             if found := why(below):
                 place, reason, failing = (*place, *way), found, below

@@ -48,8 +48,8 @@ def model() -> CausalLM:
     return build_model(CONFIG, seed=1, kernels=kernels).eval().requires_grad_(False)
 
 
-def engine(**config: object) -> Engine:
-    return Engine(model(), tokenizer(), EngineConfig(**config))  # type: ignore[arg-type]
+def engine(words: Tokenizer | None = None, **config: object) -> Engine:
+    return Engine(model(), words or tokenizer(), EngineConfig(**config))  # type: ignore[arg-type]
 
 
 @cache
