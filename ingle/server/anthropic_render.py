@@ -63,7 +63,7 @@ class AnthropicRenderer:
         frames = named_frame({"type": "message_start", "message": message})
         if self._begins:
             frames += self._open_block("reasoning", Piece("reasoning"))
-        return frames + named_frame({"type": "ping"})
+        return frames
 
     def added(self, pieces: list[Added]) -> bytes:
         return b"".join(self._piece(added.piece) for added in pieces)
@@ -103,9 +103,8 @@ class AnthropicRenderer:
             block = {"type": "thinking", "thinking": "", "signature": ""}
         elif kind == "call":
             block = {"type": "tool_use", "id": piece.id, "name": piece.name, "input": {}}
-        return named_frame(
-            {"type": "content_block_start", "index": self._index, "content_block": block}
-        )
+        start = {"type": "content_block_start", "index": self._index, "content_block": block}
+        return named_frame(start) + (named_frame({"type": "ping"}) if self._index == 0 else b"")
 
     def _close_block(self) -> bytes:
         if self._open is None:
