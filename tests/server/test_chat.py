@@ -7,12 +7,20 @@ import json
 import openai
 import pytest
 
+from ingle.prompt.select import ENCODERS
+from tests.prompt.vocabulary import V4, byte_tokenizer
+
 QUESTION = [{"role": "user", "content": "What is 47 + 85?"}]
 
 
 @pytest.fixture
 def client(live) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{live.url}/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer_v4():
+    return byte_tokenizer(V4)
 
 
 def data_lines(text: str) -> list[str]:
@@ -141,9 +149,14 @@ def test_history_keeps_answers_and_drops_thoughts(live):
     assert live.chat(messages=messages).status_code == 200
     prompt = live.engine.tokenizer.decode(live.engine.seen[-1].prompt, skip_special=False)
     assert prompt == (
-        "<｜begin▁of▁sentence｜>Be brief.<｜User｜>a\nb<｜Assistant｜>A<｜end▁of▁sentence｜>"
-        "<｜User｜>next<｜Assistant｜><think>\n"
+        "<｜begin▁of▁sentence｜>Be brief.<｜User｜>a\n\nb<｜Assistant｜><x></think>A"
+        "<｜end▁of▁sentence｜><｜User｜>next<｜Assistant｜><think>\n"
     )
+    # a client that does not keep them apart sends the thought in the answer
+    del messages[2]["reasoning_content"]
+    assert live.chat(messages=messages).status_code == 200
+    shorter = live.engine.tokenizer.decode(live.engine.seen[-1].prompt, skip_special=False)
+    assert shorter == prompt.replace("<x></think>A", "A")
 
 
 def test_special_tokens_in_a_message_stay_text(live):
@@ -165,3 +178,106 @@ def test_models_and_health(live):
 def test_path_without_v1_answers_too(live):
     reply = live.client.post("/chat/completions", json={"messages": QUESTION})
     assert reply.json()["choices"][0]["message"]["content"] == "132 é"
+
+
+def test_several_choices_of_one_prompt(live):
+    live.engine.seen.clear()
+    reply = live.chat(n=3, seed=7).json()
+    assert [choice["index"] for choice in reply["choices"]] == [0, 1, 2]
+    assert [request.params.seed for request in live.engine.seen] == [7, 8, 9]
+    assert len({request.id for request in live.engine.seen}) == 3
+    one = live.chat().json()
+    assert [choice["message"] for choice in reply["choices"]] == [one["choices"][0]["message"]] * 3
+    usage, single = reply["usage"], one["usage"]
+    assert usage["prompt_tokens"] == single["prompt_tokens"]  # shared, so counted once
+    assert usage["completion_tokens"] == 3 * single["completion_tokens"]
+    assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+
+
+def test_streamed_choices_carry_their_index(live):
+    chunks = list(map(json.loads, data_lines(live.chat(n=3, stream=True).text)[:-1]))
+    texts = ["", "", ""]
+    for chunk in chunks:
+        (choice,) = chunk["choices"]
+        texts[choice["index"]] += choice["delta"].get("content") or ""
+    assert texts == ["132 é"] * 3
+    ends = [c["choices"][0]["index"] for c in chunks if c["choices"][0]["finish_reason"]]
+    assert ends == [0, 1, 2]
+    assert [("usage" in chunk) for chunk in chunks] == [False] * (len(chunks) - 1) + [True]
+
+
+def test_an_effort_without_effect_is_named(live):
+    for effort in ("low", "max"):
+        reply = live.chat(reasoning_effort=effort)
+        assert reply.headers["x-ignored-fields"] == "reasoning_effort"
+        assert reply.json()["choices"][0]["message"]["reasoning_content"]
+    assert "x-ignored-fields" not in live.chat().headers
+    off = live.chat(reasoning_effort="none")
+    assert "x-ignored-fields" not in off.headers
+    prompt = live.engine.tokenizer.decode(live.engine.seen[-1].prompt, skip_special=False)
+    assert prompt.endswith("</think>\n\n")
+
+
+def test_an_effort_with_effect_is_not(tokenizer_v4, scripted, start):
+    engine = scripted(tokenizer_v4, context=4096)
+    with start(engine, encoder=ENCODERS["deepseek_v4"]) as live:
+        reply = live.chat(reasoning_effort="max", stream=True)
+    assert "x-ignored-fields" not in reply.headers
+    assert "Beyond maximum" in tokenizer_v4.decode(engine.seen[-1].prompt)
+
+
+@pytest.mark.parametrize(
+    ("fields", "thinks"),
+    [
+        ({}, True),
+        ({"thinking": {"type": "adaptive"}}, True),
+        ({"thinking": {"type": "enabled"}, "reasoning_effort": "none"}, True),
+        ({"thinking": {"type": "disabled"}, "reasoning_effort": "max"}, False),
+        ({"reasoning_effort": "none"}, False),
+        ({"model": "deepseek-chat"}, False),
+        ({"model": "deepseek-chat", "reasoning_effort": "high"}, True),
+        ({"model": "deepseek-reasoner"}, True),
+    ],
+    ids=str,
+)
+def test_switches_of_thinking(live, fields, thinks):
+    assert live.chat(**fields).status_code == 200
+    prompt = live.engine.tokenizer.decode(live.engine.seen[-1].prompt, skip_special=False)
+    assert prompt.endswith("<think>\n") == thinks
+
+
+def test_names_have_no_place_in_a_prompt(live):
+    for fields in ({}, {"name": "n"}):
+        live.chat(messages=[{"role": "user", "content": "x", **fields}])
+    assert live.engine.seen[-1].prompt == live.engine.seen[-2].prompt
+
+
+def test_an_answer_is_continued(live):
+    last = {"role": "assistant", "content": "1", "prefix": True}
+    whole = live.chat(messages=[*QUESTION, last], thinking={"type": "disabled"}).json()
+    prompt = live.engine.tokenizer.decode(live.engine.seen[-1].prompt, skip_special=False)
+    assert prompt.endswith("</think>\n\n1")
+    assert whole["choices"][0]["finish_reason"] == "stop"
+
+
+def test_stop_strings_are_looked_for_in_the_answer_only(live):
+    live.chat(stop=["7"])
+    window, special = live.engine.seen[-1].params.stop_window, live.engine.tokenizer.special
+    assert not window.open and window.opened_by == {special("</think>")}
+    live.chat(stop=["7"], thinking={"type": "disabled"})
+    assert live.engine.seen[-1].params.stop_window.open
+
+
+def test_users_share_no_cached_prefix(live):
+    live.engine.seen.clear()
+    for fields in ({}, {"user": "a"}, {"user_id": "a"}, {"cache_salt": "a"}, {"user": "b"}):
+        assert live.chat(**fields).status_code == 200
+        assert live.chat(**fields).status_code == 200
+    salts = [request.salt for request in live.engine.seen]
+    assert salts[::2] == salts[1::2] and len(set(salts)) == 5
+
+
+def test_priority_and_ids_reach_the_engine(live):
+    live.chat(priority=-3, stop_token_ids=[5], prompt_cache_key="k", safety_identifier="s")
+    request = live.engine.seen[-1]
+    assert (request.priority, request.params.stop_token_ids) == (-3, (5,))

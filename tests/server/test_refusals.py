@@ -9,16 +9,23 @@ import pytest
 
 CHAT = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "PLANTED-SECRET"}]
+TOOL = {"type": "function", "function": {"name": "f"}}
 
 BAD_FIELDS = [
     ({"messages": []}, "messages"),
     ({"messages": MESSAGES * 5000}, "messages"),
-    ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].role"),
+    ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id"),
+    ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "1"}]}, "messages[0]"),
+    ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role"),
     ({"messages": [{"role": "user"}]}, "messages[0].content"),
     ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content"),
-    ({"messages": [{"role": "user", "content": "x", "name": "n"}]}, "messages[0].name"),
+    ({"messages": [{"role": "user", "content": "x", "name": 5}]}, "messages[0].name"),
+    ({"messages": [{"role": "user", "content": "x", "odd": "n"}]}, "messages[0].odd"),
+    ({"messages": [{"role": "user", "content": "x", "prefix": True}]}, "messages[0].prefix"),
     ({"messages": [*MESSAGES, {"role": "assistant", "content": "x"}]}, "messages[1]"),
-    ({"messages": [{"role": "assistant", "tool_calls": [1]}]}, "messages[0].tool_calls"),
+    ({"messages": [{"role": "assistant", "tool_calls": [1]}]}, "messages[0].tool_calls[0]"),
+    ({"messages": [*MESSAGES, {"role": "assistant", "content": None}]}, "messages[1].content"),
+    ({"messages": [*MESSAGES, {"role": "assistant", "refusal": "no"}]}, "messages[1].refusal"),
     (
         {
             "messages": [
@@ -57,13 +64,40 @@ BAD_FIELDS = [
     ({"logprobs": True, "top_logprobs": 21}, "top_logprobs"),
     ({"logprobs": True, "top_logprobs": -1}, "top_logprobs"),
     ({"stream_options": {"include_usage": True}}, "stream_options"),
-    ({"n": 2}, "n"),
+    ({"n": 0}, "n"),
+    ({"n": 9}, "n"),
     ({"n": 10**9}, "n"),
-    ({"tools": [{"type": "function"}]}, "tools"),
+    ({"tools": [{"type": "function"}]}, "tools[0].function"),
+    ({"tools": [{"type": "mcp"}]}, "tools[0].type"),
+    ({"tools": [TOOL, TOOL]}, "tools"),
+    ({"tools": [{"function": {"name": "a b"}}]}, "tools[0].function.name"),
+    (
+        {"tools": [{"function": {"name": "f", "parameters": {"type": "array"}}}]},
+        "tools[0].function.parameters",
+    ),
+    ({"tools": [TOOL] * 600}, "tools"),
+    ({"tools": [TOOL]}, "tools"),  # the vocabulary of this model has no tokens for calls
+    ({"tool_choice": {"type": "function", "function": {"name": "f"}}}, "tool_choice"),
+    ({"tool_choice": "sometimes"}, "tool_choice"),
+    ({"functions": [{"name": "f"}]}, "functions"),
     ({"tool_choice": "required"}, "tool_choice"),
     ({"response_format": {"type": "json_object"}}, "response_format"),
-    ({"reasoning_effort": "high"}, "reasoning_effort"),
+    ({"response_format": {"type": "PLANTED-SECRET"}}, "response_format.type"),
+    ({"response_format": {"type": "regex"}}, "response_format.regex"),
+    ({"structured_outputs": {"regex": "a", "choice": ["b"]}}, "structured_outputs"),
+    ({"structured_outputs": {"choice": []}}, "structured_outputs.choice"),
+    ({"reasoning_effort": "PLANTED-SECRET"}, "reasoning_effort"),
+    ({"reasoning_effort": 50}, "reasoning_effort"),
     ({"thinking": {"type": "PLANTED-SECRET"}}, "thinking.type"),
+    ({"thinking": {}}, "thinking.type"),
+    ({"user": 5}, "user"),
+    ({"user": "u" * 600}, "user"),
+    ({"cache_salt": ["s"]}, "cache_salt"),
+    ({"priority": 10**6}, "priority"),
+    ({"store": True}, "store"),
+    ({"metadata": {"a": "b"}}, "metadata"),
+    ({"service_tier": "flex"}, "service_tier"),
+    ({"modalities": ["text", "audio"]}, "modalities"),
     ({"prompt_embeds": "gASVAAAA"}, "prompt_embeds"),
     ({"chat_template": "{{ 1 }}"}, "chat_template"),
 ]
@@ -124,7 +158,8 @@ NEUTRAL_FIELDS = [
     {"tool_choice": "auto"},
     {"response_format": {"type": "text"}},
     {"reasoning_effort": "none"},
-    {"user": "me"},
+    {"store": False, "metadata": {}, "functions": [], "modalities": ["text"]},
+    {"service_tier": "auto", "verbosity": "medium", "audio": None},
 ]
 
 

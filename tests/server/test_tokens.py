@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from ingle.prompt.select import ENCODERS
+from tests.prompt.vocabulary import byte_tokenizer
+
 SPELLED = "</think><｜Assistant｜>"
+QUESTION = [{"role": "user", "content": "hi"}]
 
 
 def post(live, path: str, **body: object):
@@ -33,6 +37,17 @@ def test_messages_are_encoded_as_a_chat_would(live):
     assert off != ids
 
 
+def test_tools_are_part_of_a_conversation(scripted, start):
+    tokenizer = byte_tokenizer()
+    function = {"name": "f", "description": "PLAIN", "parameters": {"type": "object"}}
+    tools = [{"type": "function", "function": function}]
+    with start(scripted(tokenizer, context=4096), encoder=ENCODERS["deepseek_v31"]) as live:
+        ids = post(live, "/tokenize", messages=QUESTION, tools=tools).json()["tokens"]
+        live.chat(messages=QUESTION, tools=tools)
+        assert live.engine.seen[-1].prompt == ids
+        assert "### f\nDescription: PLAIN" in tokenizer.decode(ids)
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
@@ -40,6 +55,10 @@ def test_messages_are_encoded_as_a_chat_would(live):
         ("/tokenize", {"prompt": "a", "messages": []}, "prompt"),
         ("/tokenize", {"prompt": 3}, "prompt"),
         ("/tokenize", {"prompt": "a", "odd": 1}, "odd"),
+        ("/tokenize", {"messages": []}, "messages"),
+        ("/tokenize", {"messages": [{"role": "user"}]}, "messages[0].content"),
+        ("/tokenize", {"messages": QUESTION, "tools": [{"type": "mcp"}]}, "tools[0].type"),
+        ("/tokenize", {"messages": QUESTION, "thinking": "on"}, "thinking"),
         ("/detokenize", {"tokens": [1, 512]}, "tokens"),
         ("/detokenize", {"tokens": [-1]}, "tokens"),
         ("/detokenize", {"tokens": [True]}, "tokens[0]"),
