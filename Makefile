@@ -1,9 +1,10 @@
 # serve: chat page and API of the shipped reasoner.   test: everything CI runs.
+# clients: the server against the client libraries people use (docs/clients.md); installs them.
 PYTHON ?= python3
 PIP = .venv/bin/python -m pip --disable-pip-version-check -q
 PORT ?= 8765
 
-.PHONY: serve page test lint bench clean
+.PHONY: serve page test clients lint bench clean
 
 serve: .venv/ready page
 	.venv/bin/ingle serve --port $(PORT)
@@ -14,8 +15,13 @@ page:
 	else echo "No Node: the chat page is served as it was committed."; fi
 
 test: .venv/dev lint
-	.venv/bin/python -m pytest -m "not slow"
-	.venv/bin/python -m pytest -m slow
+	.venv/bin/python -m pytest -m "not slow and not nightly"
+	.venv/bin/python -m pytest -m "slow and not nightly"
+
+clients: .venv/clients
+	@if command -v npm >/dev/null; then cd tests/clients/node && npm ci --loglevel=error; \
+	else echo "No npm: the clients for Node are left out."; fi
+	.venv/bin/python -m pytest tests/clients -rs
 
 lint: .venv/dev
 	.venv/bin/ruff check
@@ -36,6 +42,10 @@ bench: .venv/dev
 
 .venv/dev: .venv/ready
 	$(PIP) install -c constraints.txt -e ".[dev]"
+	@touch $@
+
+.venv/clients: .venv/dev
+	$(PIP) install -c constraints.txt -e ".[dev,clients]"
 	@touch $@
 
 clean:

@@ -47,6 +47,7 @@ class ContentPart(Struct, forbid_unknown_fields=True):
 class CalledFunction(Struct, forbid_unknown_fields=True):
     name: str
     arguments: str
+    parsed_arguments: Any = None  # the openai package's own reading of them, sent back
 
 
 class ToolCall(Struct, forbid_unknown_fields=True):
@@ -70,6 +71,8 @@ class Message(Struct, forbid_unknown_fields=True):
     tool_call_id: str | None = None
     prefix: bool | None = None
     name: str | None = None  # without effect, as at DeepSeek: no format has a place for it
+    parsed: Any = None  # the openai package's own reading of the content, sent back
+    provider_specific_fields: Any = None  # litellm's notes on a reply, sent back
     # sent back by clients that echo a reply; anything but null is refused
     refusal: Any = None
     annotations: Any = None

@@ -42,7 +42,7 @@ NEUTRAL_VALUES: dict[str, tuple[Any, ...]] = {"service_tier": ("auto", "default"
 class CompletionRequest(Sampling, forbid_unknown_fields=True, kw_only=True):
     """Body of POST /v1/completions. prompt: one or several texts or lists of token ids."""
 
-    prompt: str | list[str] | list[int] | list[list[int]]
+    prompt: str | list[str | int | list[int]]  # one kind, see _check: unions of lists do not decode
     suffix: str | None = None
     max_tokens: int | None = None
     logprobs: int | None = None
@@ -61,7 +61,7 @@ class CompletionRequest(Sampling, forbid_unknown_fields=True, kw_only=True):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if self.prompt and isinstance(self.prompt[0], int):
-            return [self.prompt]  # type: ignore[list-item]
+            return [self.prompt]  # type: ignore[return-value]
         return self.prompt  # type: ignore[return-value]
 
 
@@ -181,6 +181,8 @@ def best(replies: list[Reply], count: int, first: int = 0) -> list[int]:
 
 def _check(asked: CompletionRequest) -> None:
     """What the types and the shared checks leave open."""
+    if not isinstance(asked.prompt, str) and len(set(map(type, asked.prompt))) > 1:
+        raise InvalidRequestError("prompt mixes texts, ids and lists of ids.", "prompt")
     if not 1 <= len(asked.prompts) <= MAX_PROMPTS:
         raise InvalidRequestError(f"prompt takes 1 to {MAX_PROMPTS} prompts.", "prompt")
     if asked.logprobs is not None and not 0 <= asked.logprobs <= 20:

@@ -39,13 +39,15 @@ Resolve: TypeAlias = Callable[[str], dict[str, Any] | None]
 class Part(Struct, forbid_unknown_fields=True):
     """One part of an item's content; only text is read and nothing is ever fetched.
 
-    annotations, logprobs: what came with a reply's text, sent back; no prompt has a place for them.
+    annotations, logprobs, parsed: what came with a reply's text or what the openai package read in
+    it, sent back; no prompt has a place for them.
     """
 
     type: str
     text: str | None = None
     annotations: Any = None
     logprobs: Any = None
+    parsed: Any = None
     prompt_cache_breakpoint: Any = None  # a hint: everything is cached here anyway
     refusal: Any = None
     image_url: Any = None
@@ -94,6 +96,7 @@ class CallItem(Struct, forbid_unknown_fields=True):
     call_id: str
     name: str
     arguments: str
+    parsed_arguments: Any = None  # the openai package's own reading of them, sent back
     id: str | None = None
     status: Status | None = None
 
