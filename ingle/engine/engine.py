@@ -11,19 +11,23 @@ from collections import deque
 from threading import Lock
 from time import perf_counter
 from traceback import format_tb
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from ingle.engine.cache import LatentCache
 from ingle.engine.config import EngineConfig
+from ingle.engine.explain import PrefixReport, RecentPrompts, report
 from ingle.engine.output import emit, event
+from ingle.engine.plan import Part, Plan, lay_out
 from ingle.engine.prefix import PrefixCache
 from ingle.engine.request import Request, TokenEvent
-from ingle.engine.runner import Runner, Span, StepModel
-from ingle.engine.sampler import Row, Sample, Sampler, SamplingFailure, SamplingState
+from ingle.engine.runner import Runner, StepModel
+from ingle.engine.sampler import Sample, Sampler, SamplingFailure, SamplingState
 from ingle.engine.scheduler import Scheduler, Work
+from ingle.engine.scoring import PromptScores
 from ingle.engine.sequence import Sequence
 from ingle.engine.speculative import Computed, DraftController, Speculator
 from ingle.engine.stats import EngineStats
@@ -35,15 +39,6 @@ if TYPE_CHECKING:
     from ingle.prompt.tokenizer import Tokenizer
 
 logger = logging.getLogger(__name__)
-
-
-class _Part(NamedTuple):
-    """One sequence's rows in a step: hidden rows `first ..`, sampled rows `sampled ..`."""
-
-    work: Work
-    first: int
-    sampled: int  # -1: a prefill chunk that does not reach the last known token
-    drafts: list[int]
 
 
 class Engine:
@@ -75,6 +70,7 @@ class Engine:
         self._cache = cache
         self._runner = Runner(model, cache, config.max_sequences, self.context)
         self._prefix = PrefixCache(cache, config.fingerprint, config.prefix_cache)
+        self._recent = RecentPrompts()
         self._scheduler = Scheduler(self._prefix, self._runner.table, config.token_budget)
         self._sampler = Sampler(self.vocab)
         self._speculator = Speculator(self._runner, self._sampler, config.draft_length)
@@ -151,6 +147,18 @@ class Engine:
         if self.has_work:
             raise InvalidRequestError("The prefix cache is in use: finish all requests first.")
         self._prefix.reset(fingerprint)
+        self._recent.clear()
+
+    def explain(self, prompt: list[int], salt: bytes = b"") -> PrefixReport:
+        """How much of a prompt is cached and why not more; may be called from any thread.
+
+        Compares with the recent requests of the same salt, running ones included.
+        """
+        with self._lock:
+            live = [s for s in self._live.values() if s.request.salt == salt]
+        running = [np.array(s.tokens[: s.computed], np.int32) for s in live]
+        cached = self._prefix.cached_tokens(prompt, salt)
+        return report(prompt, cached, self._recent.of(salt) + running)
 
     def stats(self) -> EngineStats:
         """A snapshot of counters and occupancy; may be read from any thread."""
@@ -199,19 +207,17 @@ class Engine:
         return events
 
     def _compute(self, work: list[Work], started: float) -> list[TokenEvent]:
-        parts, spans, rows, logit_rows = self._plan(work)
-        decode_only = len(rows) == len(logit_rows) == sum(len(s.tokens) for s in spans)
-        verified = sum(bool(part.drafts) for part in parts)
-        hidden_ND = self._runner.forward(spans)
-        samples = self._sample(hidden_ND, rows, logit_rows)
+        plan = lay_out(work)
+        hidden_ND = self._runner.forward(plan.spans)
+        samples = self._sample(hidden_ND, plan)
         before = self._generated_tokens
         events: list[TokenEvent] = []
         computed: list[Computed] = []
         ended: list[Sequence] = []
-        for part in parts:
+        for part in plan.parts:
             sequence = part.work.sequence
             try:
-                made, rows_done = self._accept(part, samples)
+                made, rows_done = self._accept(part, hidden_ND, samples)
             except Exception as error:  # in one request's text or penalties: the others go on
                 made, rows_done = self._broken(sequence, error), None
             if made is not None:
@@ -228,43 +234,18 @@ class Engine:
             self._prefix.publish(sequence)
         for sequence in ended:
             self._remove(sequence)
-        if decode_only:
-            emitted = self._generated_tokens - before
-            self._controller.record(len(work), verified, emitted, now - started, now - drafting)
+        if plan.decode_only:
+            emitted, seconds = self._generated_tokens - before, now - started
+            self._controller.record(len(work), plan.verified, emitted, seconds, now - drafting)
         return events
 
-    def _plan(self, work: list[Work]) -> tuple[list[_Part], list[Span], list[Row], list[int]]:
-        """Lay the step's rows out: all tokens to compute, and which of their rows to sample."""
-        parts, spans = [], []
-        rows: list[Row] = []
-        logit_rows: list[int] = []
-        first = 0
-        for item in work:
-            sequence, known = item
-            start, drafts = sequence.computed, sequence.drafts
-            tokens = sequence.tokens[start : start + known] + drafts
-            sampled = -1
-            if item.samples:
-                sampled = len(rows)
-                length, state = len(sequence.tokens), sequence.sampling
-                for ahead in range(len(drafts) + 1):
-                    logit_rows.append(first + known - 1 + ahead)
-                    rows.append(Row(state, length + ahead, drafts[:ahead]))
-            parts.append(_Part(item, first, sampled, drafts))
-            spans.append(Span(sequence.lane, start, tokens))
-            sequence.drafts = []
-            first += len(tokens)
-        return parts, spans, rows, logit_rows
-
-    def _sample(
-        self, hidden_ND: Tensor, rows: list[Row], logit_rows: list[int]
-    ) -> list[Sample | SamplingFailure]:
-        if not rows:
+    def _sample(self, hidden_ND: Tensor, plan: Plan) -> list[Sample | SamplingFailure]:
+        if not plan.rows:
             return []
-        return self._sampler.sample(self._runner.logits(hidden_ND, logit_rows), rows)
+        return self._sampler.sample(self._runner.logits(hidden_ND, plan.logit_rows), plan.rows)
 
     def _accept(
-        self, part: _Part, samples: list[Sample | SamplingFailure]
+        self, part: Part, hidden_ND: Tensor, samples: list[Sample | SamplingFailure]
     ) -> tuple[TokenEvent | None, Computed | None]:
         """Take over one sequence's results: confirmed drafts and the token after them.
 
@@ -273,7 +254,11 @@ class Engine:
         (sequence, length), first, sampled, drafts = part
         start = sequence.computed
         sequence.computed += length
+        if sequence.scores is not None:
+            sequence.scores.add(self._runner, hidden_ND, first, start, length)
         if sampled < 0:
+            if not sequence.pending:  # only the prompt's log-probabilities were asked for
+                return event(sequence, [], "length"), None
             return None, Computed(sequence, first, start, length)
         new: list[Sample] = []
         for sample in samples[sampled : sampled + len(drafts) + 1]:
@@ -305,9 +290,12 @@ class Engine:
         return event(sequence, [], "error", error="The model failed on this request.")
 
     def _remove(self, sequence: Sequence) -> None:
-        self._scheduler.remove(sequence)
         with self._lock:
-            self._live.pop(sequence.request.id, None)
+            if self._live.pop(sequence.request.id, None) is None:
+                return
+        if self.config.prefix_cache:
+            self._recent.add(sequence.request.salt, sequence.tokens[: sequence.computed])
+        self._scheduler.remove(sequence)
 
     # --- what goes in ---
 
@@ -317,7 +305,7 @@ class Engine:
         while self._inbox:
             what, sequence = self._inbox.popleft()
             if what == "submit":
-                self._scheduler.waiting.append(sequence)
+                self._scheduler.waiting.enter(sequence)
             elif self._live.get(sequence.request.id) is sequence:  # it may have finished since
                 self._remove(sequence)
                 events.append(event(sequence, [], "cancelled"))
@@ -332,7 +320,10 @@ class Engine:
         seed = secrets.randbits(63) if params.seed is None else params.seed
         state = SamplingState(params, prompt, seed)
         text = TextStream(self.tokenizer, params.stop, params.stop_window)
-        return Sequence(request, limit, state, text)
+        scores = None
+        if params.prompt_logprobs is not None:
+            scores = PromptScores(prompt, params.prompt_logprobs, self.tokenizer)
+        return Sequence(request, limit, state, text, scores)
 
 
 def _model_dtype(model: StepModel) -> torch.dtype:

@@ -31,7 +31,7 @@ def emit(sequence: Sequence, samples: list[Sample], eos_ids: Container[int]) -> 
             return event(sequence, out, "stop")
         if len(sequence.tokens) >= sequence.limit:
             return event(sequence, out, "length")
-    return event(sequence, out) if out else None
+    return event(sequence, out) if out or sequence.scored else None
 
 
 def event(
@@ -54,4 +54,5 @@ def event(
         stop_reason=stop_reason,
         error=error,
         queue_seconds=sequence.queue_seconds,
+        prompt_logprobs=sequence.take_scores(),
     )

@@ -71,6 +71,32 @@ class PrefixCache:
             found.append(page)
         return found
 
+    def missing(self, sequence: Sequence) -> tuple[int, bytes] | None:
+        """Index and name of the first page that a hit could have and that is not there."""
+        if self._enabled:
+            for index in range((len(sequence.tokens) - 1) // PAGE_TOKENS):
+                if (name := self._name(sequence, index)) not in self._page_of:
+                    return index, name
+        return None
+
+    def will_publish(self, sequence: Sequence, index: int, name: bytes) -> bool:
+        """Whether a running sequence is about to compute a page of this name."""
+        whole = len(sequence.tokens) // PAGE_TOKENS
+        return sequence.published <= index < whole and self._name(sequence, index) == name
+
+    def cached_tokens(self, tokens: list[int], salt: bytes) -> int:
+        """How many of these tokens a prompt would find now; may be called from any thread."""
+        found, name = 0, self._root(salt)
+        while self._enabled and found + PAGE_TOKENS < len(tokens):
+            page_tokens = tokens[found : found + PAGE_TOKENS]
+            name = _chain(name, page_tokens)
+            page = self._page_of.get(name)
+            entry = None if page is None else self._entries.get(page)
+            if entry is None or entry.tokens != page_tokens:
+                break
+            found += PAGE_TOKENS
+        return found
+
     def has_mtp(self, pages: list[int]) -> bool:
         """Whether the MTP module's latents of all these named pages were written."""
         return all(self._entries[page].mtp for page in pages)
@@ -114,11 +140,16 @@ class PrefixCache:
     def _name(self, sequence: Sequence, index: int) -> bytes:
         names = sequence.page_names
         while len(names) <= index:
-            if names:
-                before = names[-1]
-            else:  # both parts are hashed to a fixed length, so that no two pairs look alike
-                parts = (self._fingerprint, sequence.request.salt)
-                before = b"".join(sha256(part).digest() for part in parts)
-            ids = np.array(sequence.page_tokens(len(names)), dtype="<i8").tobytes()
-            names.append(sha256(before + ids).digest())
+            before = names[-1] if names else self._root(sequence.request.salt)
+            names.append(_chain(before, sequence.page_tokens(len(names))))
         return names[index]
+
+    def _root(self, salt: bytes) -> bytes:
+        """What stands before the first page. Both parts are hashed to a fixed length, so that no
+        two pairs look alike."""
+        return sha256(self._fingerprint).digest() + sha256(salt).digest()
+
+
+def _chain(before: bytes, tokens: list[int]) -> bytes:
+    """The name of a page after the one named `before`."""
+    return sha256(before + np.array(tokens, dtype="<i8").tobytes()).digest()

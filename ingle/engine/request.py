@@ -28,12 +28,12 @@ class SamplingParams:
     """How the next token is chosen and when to stop. Ranges are checked on construction.
 
     temperature: 0 is greedy. top_p, min_p: probabilities. top_k: 0 is off.
-    max_tokens: None means "to the end of the context".
+    max_tokens: None means "to the end of the context"; 0 is for prompt_logprobs alone.
     seed: None draws one; the same seed gives the same tokens, alone or in a full batch.
     stop: the output ends before the first occurrence of any of these strings in the stop_window.
     stop_token_ids: beside the model's end-of-sequence tokens, which ignore_eos switches off.
     logprobs: None for none, n for the chosen token plus the n likeliest.
-    prompt_logprobs: the same for the prompt's own tokens.
+    prompt_logprobs: the same for the prompt's own tokens, which then uses no cached pages.
     grammar: what the output must match.
     """
 
@@ -64,10 +64,13 @@ class SamplingParams:
         _range("repetition_penalty", self.repetition_penalty, 0.01, 10.0)
         if self.top_k < 0:
             raise InvalidRequestError("top_k must be 0 (off) or a positive integer.", "top_k")
-        if self.max_tokens is not None and self.max_tokens < 1:
-            raise InvalidRequestError("max_tokens must be at least 1.", "max_tokens")
-        if self.logprobs is not None and not 0 <= self.logprobs <= 20:
-            raise InvalidRequestError("logprobs must lie in [0, 20].", "logprobs")
+        least = 1 if self.prompt_logprobs is None else 0
+        if self.max_tokens is not None and self.max_tokens < least:
+            raise InvalidRequestError(f"max_tokens must be at least {least}.", "max_tokens")
+        for name in ("logprobs", "prompt_logprobs"):
+            count = getattr(self, name)
+            if count is not None and not 0 <= count <= 20:
+                raise InvalidRequestError(f"{name} must lie in [0, 20].", name)
         if len(self.stop) > 16 or any(not s for s in self.stop):
             raise InvalidRequestError("stop takes at most 16 non-empty strings.", "stop")
         if self.grammar is not None and self.ignore_eos:
@@ -118,7 +121,7 @@ class TokenEvent:
     stop_reason: str | int | None = None  # which stop string or token id ended it
     error: str | None = None  # one sentence for people when finish_reason is "error"
     queue_seconds: float = 0.0  # from submission to the first step it had a part in
-    prompt_logprobs: tuple[TokenOut, ...] | None = None  # once, where the request wants them
+    prompt_logprobs: tuple[TokenOut, ...] | None = None  # once, at the end of the prefill
 
 
 def _range(name: str, value: float, low: float, high: float, low_open: bool = False) -> None:

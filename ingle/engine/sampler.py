@@ -213,15 +213,20 @@ def _add_logprobs(
 ) -> None:
     """Complete the samples of the asked rows, in place."""
     x_RV = logits_RV if len(asked) == len(samples) else logits_RV[asked]
-    peak_R = x_RV.max(1)
-    total_R = np.exp(x_RV - peak_R[:, None]).astype(np.float64).sum(1)
-    norms = (peak_R + np.log(total_R)).tolist()
-    for x_V, norm, index in zip(x_RV, norms, asked, strict=True):
+    for x_V, norm, index in zip(x_RV, log_norms(x_RV).tolist(), asked, strict=True):
         sample = samples[index]
         assert isinstance(sample, Sample)
         top = top_ids(x_V, states[index].params.logprobs or 0)
         pairs = tuple((int(i), float(x_V[i]) - norm) for i in top)
         samples[index] = Sample(sample.token, float(x_V[sample.token]) - norm, pairs)
+
+
+def log_norms(logits_RV: Floats) -> NDArray[np.float64]:
+    """What to take from each row's logits to get log-probabilities."""
+    peak_R = logits_RV.max(1)
+    total_R = np.exp(logits_RV - peak_R[:, None]).astype(np.float64).sum(1)
+    norms_R: NDArray[np.float64] = peak_R + np.log(total_R)
+    return norms_R
 
 
 def candidates(weights_V: Floats, params: SamplingParams) -> Ids:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ingle.engine.prefix import PrefixCache
+from ingle.engine.queue import WaitingLine
 from ingle.engine.sequence import Sequence
 from ingle.models.batch import PAGE_TOKENS
 
@@ -27,16 +28,18 @@ class Work(NamedTuple):
 
 
 class Scheduler:
-    """First come, first served, by tokens per step and by pages.
+    """By priority, client and arrival (see `queue`), by tokens per step and by pages.
 
     A sequence is admitted when the cache has room for all it knows plus a page of growth for each
-    running one. When a growing sequence finds no page, the youngest is pre-empted: its pages are
-    released, it goes back to the front of the queue and is computed again. Sampling is keyed by
-    seed and position, so its output is unchanged.
+    running one. One whose next page is being computed for another right now waits for that page,
+    so that equal prompts submitted together are computed once. When a growing sequence finds no
+    page, the least of the running ones, the youngest among equals, is pre-empted: its pages are
+    released, it goes back to the front of its client's line and is computed again. Sampling is
+    keyed by seed and position, so its output is unchanged.
     """
 
     def __init__(self, prefix: PrefixCache, table_SP: NDArray[np.int32], token_budget: int) -> None:
-        self.waiting: deque[Sequence] = deque()
+        self.waiting = WaitingLine()
         self.running: list[Sequence] = []  # oldest first
         self.preemptions = self.prompt_tokens = self.cached_tokens = 0
         self._prefix = prefix
@@ -47,39 +50,73 @@ class Scheduler:
     def schedule(self) -> list[Work]:
         """Choose the work of one step; pages for every row of it are allocated on return."""
         before = self.preemptions
-        work = self._decodes()
+        order = self._order()
+        work = self._decodes(order)
         left = self._budget - sum(1 + len(w.sequence.drafts) for w in work)
-        for sequence in self.running:
-            if left > 0 and sequence.pending > 1:
-                count = min(sequence.pending, left)
-                work.append(Work(sequence, count))
-                left -= count
         # Whoever was just pre-empted must not take back at once what the others were given.
-        while left > 0 and self.waiting and self._lanes and self.preemptions == before:
-            sequence = self.waiting[0]
-            if not self._admit(sequence):
-                break
-            self.waiting.popleft()
-            count = min(sequence.pending, left)
-            work.append(Work(sequence, count))
-            left -= count
+        self._prefills(order, work, left, self.preemptions == before)
         return work
 
     def remove(self, sequence: Sequence) -> None:
         """Take a sequence out for good and give back its pages."""
-        if sequence.lane >= 0:
+        waits = sequence.lane < 0
+        if not waits:
             self._stop(sequence)
-        elif sequence in self.waiting:
-            self.waiting.remove(sequence)
+        self.waiting.leave(sequence, waits)
 
-    def _decodes(self) -> list[Work]:
+    def _order(self) -> list[Sequence]:
+        """The running sequences, those to favour first, the older first among equals."""
+        if self.waiting.uniform:
+            return list(self.running)
+        return sorted(self.running, key=self.waiting.rank)
+
+    def _prefills(self, order: list[Sequence], work: list[Work], left: int, admits: bool) -> None:
+        """Spend what is left of the budget on prompts: of running sequences and, while there are
+        lanes and pages, of waiting ones; who is to be favoured goes first, running before waiting.
+        """
+        started = deque(sequence for sequence in order if sequence.pending > 1)
+        held: list[Sequence] = []
+        while left > 0:
+            rank = self.waiting.best_rank if admits and self._lanes else None
+            if started and (rank is None or self.waiting.rank(started[0]) <= rank):
+                sequence = started.popleft()
+            elif rank is None:
+                break
+            else:
+                sequence = self.waiting.pop()
+                coming = self._is_coming(sequence)
+                if coming or not self._admit(sequence):
+                    held.append(sequence)
+                    admits = coming and len(held) < len(self._table_SP)
+                    continue
+            count = min(sequence.pending, left)
+            self.waiting.serve(sequence, count)
+            work.append(Work(sequence, count))
+            left -= count
+        for sequence in reversed(held):
+            self.waiting.put_back(sequence)
+
+    def _is_coming(self, sequence: Sequence) -> bool:
+        """Whether the next page it needs is being computed for a sequence no less important."""
+        busy = [other for other in self.running if other.pending > 1]
+        if not busy or sequence.scores is not None:
+            return False
+        missing = self._prefix.missing(sequence)
+        return missing is not None and any(
+            other.request.priority <= sequence.request.priority
+            and self._prefix.will_publish(other, *missing)
+            for other in busy
+        )
+
+    def _decodes(self, order: list[Sequence]) -> list[Work]:
+        """The rows of those that decode; whoever is pre-empted for them is taken out of `order`."""
         work: list[Work] = []
         left = self._budget
-        decoding = [sequence for sequence in self.running if sequence.pending == 1]
+        decoding = [sequence for sequence in order if sequence.pending == 1]
         for index, sequence in enumerate(decoding):
-            # The youngest go first, so a victim is never one that has its place in this step.
+            # The last in the order go first, so a victim never has its place in this step.
             while sequence.lane >= 0 and not self._grow(sequence, len(sequence.tokens)):
-                self._preempt(self.running[-1])
+                self._preempt(order.pop())
             if sequence.lane < 0:
                 continue
             room = left - (len(decoding) - index)  # everyone still to come needs a row
@@ -87,6 +124,7 @@ class Scheduler:
             while not self._grow(sequence, len(sequence.tokens) + len(sequence.drafts)):
                 sequence.drafts.pop()  # a draft is not worth a pre-emption
             left -= 1 + len(sequence.drafts)
+            self.waiting.serve(sequence, 1)
             work.append(Work(sequence, 1))
         return work
 
@@ -101,7 +139,8 @@ class Scheduler:
         return True
 
     def _admit(self, sequence: Sequence) -> bool:
-        hits = self._prefix.match(sequence)
+        # Scores need every row of the prompt.
+        hits = [] if sequence.scores is not None else self._prefix.match(sequence)
         need = -(-len(sequence.tokens) // PAGE_TOKENS) - len(hits)
         if self._prefix.available < need + len(self.running):
             self._prefix.release(hits)
@@ -116,6 +155,7 @@ class Scheduler:
             sequence.queue_seconds = perf_counter() - sequence.submitted
             self.prompt_tokens += len(sequence.tokens)
             self.cached_tokens += sequence.computed
+            sequence.served = sequence.computed
         self._table_SP[sequence.lane, : len(hits)] = hits
         grown = self._grow(sequence, len(sequence.tokens))
         assert grown, "pages were counted as available and could not be had"
@@ -124,7 +164,7 @@ class Scheduler:
 
     def _preempt(self, victim: Sequence) -> None:
         self._stop(victim)
-        self.waiting.appendleft(victim)
+        self.waiting.put_back(victim)
         self.preemptions += 1
 
     def _stop(self, sequence: Sequence) -> None:

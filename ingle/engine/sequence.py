@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from time import perf_counter
 
-from ingle.engine.request import Request
+from ingle.engine.request import Request, TokenOut
 from ingle.engine.sampler import SamplingState
+from ingle.engine.scoring import PromptScores
 from ingle.engine.text import TextStream
 from ingle.models.batch import PAGE_TOKENS
 
@@ -23,6 +24,7 @@ class Sequence:
     limit: int
     sampling: SamplingState
     text: TextStream
+    scores: PromptScores | None = None  # of the prompt, until they have been delivered
     tokens: list[int] = field(init=False)
     computed: int = 0
     mtp_computed: int = 0  # the same for the MTP module's layer; -1 once it has missed a position
@@ -32,6 +34,7 @@ class Sequence:
     lane: int = -1  # row of the page table while running
     drafts: list[int] = field(default_factory=list)  # guesses of the tokens after tokens[-1]
     cached_tokens: int | None = None  # prompt tokens found in the prefix cache; None: not admitted
+    served: int = 0  # positions computed for it at least once, or found in the cache
     submitted: float = field(default_factory=perf_counter)
     queue_seconds: float = 0.0  # from then to its first admission
 
@@ -46,6 +49,18 @@ class Sequence:
     @property
     def generated(self) -> int:
         return len(self.tokens) - len(self.request.prompt)
+
+    @property
+    def scored(self) -> bool:
+        """Whether the prompt's log-probabilities wait to be delivered."""
+        return self.scores is not None and self.scores.complete
+
+    def take_scores(self) -> tuple[TokenOut, ...] | None:
+        """The prompt's log-probabilities, once."""
+        if self.scores is None or not self.scores.complete:
+            return None
+        scores, self.scores = tuple(self.scores.tokens), None
+        return scores
 
     def covers(self, position: int) -> bool:
         """Whether the sequence has a page for the position."""

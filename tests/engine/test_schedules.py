@@ -62,7 +62,9 @@ def test_random_schedules(
         if what == "submit":
             name = str(len(kinds))
             try:
-                engine.submit(Request(name, *request_of(number)))
+                client, priority = bytes([number % 3]), number % 2
+                request = Request(name, *request_of(number), client=client, priority=priority)
+                engine.submit(request)
                 kinds[name] = number
             except QueueFullError:
                 pass
