@@ -55,7 +55,7 @@ class Messages:
         """Everything that can be refused about a body; see `as_turn`."""
         asked = decode(body, MessagesRequest)
         service = self._service
-        service.model.check_name(asked.model)
+        self._check_name(asked.model)
         if asked.thread is not None:
             raise _no_threads()
         sampling = asked.sampling()
@@ -69,15 +69,20 @@ class Messages:
 
     def _count(self, body: bytes) -> int:
         asked = decode(body, CountRequest)
-        self._service.model.check_name(asked.model)
+        self._check_name(asked.model)
         return len(prepare(self._turn(asked), SamplingParams(), self._service).prompt)
+
+    def _check_name(self, name: str | None) -> None:
+        """As everywhere; programs written for Claude ask for one, which DeepSeek answers, too."""
+        if name is None or not name.startswith("claude"):
+            self._service.model.check_name(name)
 
     def _turn(self, asked: CountRequest) -> Turn:
         return as_turn(asked, self._service.model.encoder.moves_systems)
 
     def _ignored(self, asked: MessagesRequest) -> dict[str, str]:
         effort = asked.output_config.effort if asked.output_config else None
-        names = [*ignored_fields(self._service, effort).values()]
+        names = ["output_config.effort"] if ignored_fields(self._service, effort) else []
         if asked.thinking is not None and asked.thinking.budget_tokens is not None:
             names.append("thinking.budget_tokens")
         return {"X-Ignored-Fields": ", ".join(names)} if names else {}

@@ -109,6 +109,8 @@ class Completions:
         service.model.check_name(asked.model)
         limit = DEFAULT_MAX_TOKENS if asked.max_tokens is None else asked.max_tokens
         scored = asked.logprobs if asked.echo else None
+        if limit == 0 and scored is None:
+            scored = 0  # the engine's only way to generate nothing
         # best_of ranks by log-probability, which costs next to nothing to have
         ranked = asked.candidates > asked.choices
         params = sampling_params(
@@ -167,7 +169,7 @@ class Completions:
 
 
 def best(replies: list[Reply], count: int, first: int = 0) -> list[int]:
-    """Places of the `count` replies with the highest mean log-probability, in their own order."""
+    """Places of the `count` replies with the highest mean log-probability, the highest first."""
     if len(replies) == count:
         return list(range(first, first + count))
 

@@ -144,9 +144,12 @@ class CompletionRenderer:
         }
 
     def _top(self, token: TokenOut) -> dict[str, float] | None:
+        """The likeliest tokens and, as OpenAI has it, the chosen one beside them."""
         if token.logprob is None:  # the first token of a prompt follows nothing
             return None
-        return {self._spell(id_): max(value, LOWEST_LOGPROB) for id_, value in token.top_logprobs}
+        chosen = [(token.id, token.logprob)] if token.top_logprobs else []
+        scores = [*token.top_logprobs, *chosen]
+        return {self._spell(id_): max(value, LOWEST_LOGPROB) for id_, value in scores}
 
     def _spell(self, token: int) -> str:
         return spell(self.tokenizer.token_bytes(token))
