@@ -179,3 +179,50 @@ def test_a_reader_of_the_whole_is_woken_once_and_hears_a_failure() -> None:
             await read(stream)
 
     asyncio.run(fail())
+
+
+def test_a_client_that_leaves_ends_all_choices(tokenizer, scripted, start, eventually):
+    engine = scripted(tokenizer, step_seconds=0.05)
+    body = {**BODY, "stream": True, "n": 3}
+    with start(engine) as live:
+        with live.client.stream("POST", "/v1/chat/completions", json=body) as reply:
+            lines = reply.iter_lines()
+            next(lines)
+            assert len(engine.open) == 3
+        assert eventually(lambda: not engine.open)
+        assert len(set(engine.cancelled)) == 3
+        assert live.service.open_requests == 0
+
+
+def test_choices_that_find_no_room_leave_nothing_behind(tokenizer, scripted, start):
+    engine = scripted(tokenizer, max_open=2, step_seconds=0.02)
+    with start(engine) as live:
+        for path, body in (
+            ("/v1/chat/completions", {**BODY, "n": 3}),
+            ("/v1/chat/completions", {**BODY, "n": 3, "stream": True}),
+            ("/v1/completions", {"prompt": ["a", "b", "c"]}),
+        ):
+            reply = live.client.post(path, json=body)
+            assert reply.status_code == 429, reply.text
+            assert engine.open == {} and live.service.open_requests == 0
+        assert live.chat(n=2).status_code == 200
+
+
+def test_one_failing_choice_fails_the_request(tokenizer, scripted, start):
+    with start(scripted(tokenizer, rejects=True)) as live:
+        assert live.chat(n=3).status_code == 500
+        text = live.chat(n=3, stream=True).text
+        assert text.count('"code":"generation_failed"') == 1 and "[DONE]" not in text
+        assert live.service.open_requests == 0
+
+
+def test_anthropics_stream_ends_with_an_error_event(tokenizer, scripted, start):
+    engine = scripted(tokenizer, step_seconds=0.02)
+    body = {**BODY, "max_tokens": 99, "stream": True}
+    with start(engine) as live, live.client.stream("POST", "/v1/messages", json=body) as reply:
+        lines = reply.iter_lines()
+        next(lines)
+        engine.fails = True
+        rest = "\n".join(lines)
+    assert "event: error\n" in rest and '"type":"error"' in rest
+    assert "message_stop" not in rest and "secret" not in rest
