@@ -173,7 +173,7 @@ class Guard:
         headers = [(b"x-request-id", exchange.id.encode())]
         if exchange.account is not None:
             headers += exchange.account.headers()
-        if self._state() == "stopping":
+        if self._state() in ("starting", "stopping"):
             headers.append((b"connection", b"close"))
         return headers
 

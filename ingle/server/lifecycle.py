@@ -28,6 +28,7 @@ from ingle.server.service import EngineService
 from ingle.server.status import probes
 from ingle.server.wire import Connection, Wire
 
+HANDOVER_SECONDS = 2
 FLUSH_SECONDS = 3  # for answers that are complete, or were cut short, to reach their clients
 
 
@@ -116,6 +117,10 @@ class _Placeholder(uvicorn.Server):
         for server in self.servers:
             server.close()
         self._closed.set()
+        for _ in range(HANDOVER_SECONDS * 100):  # who is connected already gets an answer from here
+            if not self.server_state.connections:
+                break
+            await asyncio.sleep(0.01)
         await super().shutdown(sockets)
 
 

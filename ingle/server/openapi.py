@@ -22,12 +22,14 @@ SECURITY: list[dict[str, list[str]]] = [{"bearer": []}, {"x-api-key": []}]
 
 
 class ErrorBody(Struct):
-    """param: the field that was wrong, where there is one. code: a stable word for programs."""
+    """param: the field that was wrong, where there is one. code: a stable word for programs.
+    details: what a program may go on by."""
 
     message: str
     type: str
     param: str | None
     code: str
+    details: dict[str, Any] | None = None
 
 
 class ErrorEnvelope(Struct):

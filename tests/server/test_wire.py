@@ -241,6 +241,28 @@ def test_slow_bodies_are_408(impatient, monkeypatch):
         assert reply.startswith(b"HTTP/1.1 408")
 
 
+def test_a_body_that_drips_on_after_its_answer_is_cut_off(impatient):
+    with impatient(discard_seconds=0.5) as live, connect(live) as connection:
+        connection.sendall(POST + b"Content-Length: 1000000000\r\n\r\n")
+        assert connection.recv(1 << 16).startswith(b"HTTP/1.1 413")
+        started = time.monotonic()
+        with pytest.raises(OSError):
+            while time.monotonic() < started + 10:
+                connection.sendall(b"x")
+                time.sleep(0.05)
+        assert live.wire.refused["slow_body"] == 1
+
+
+def test_half_a_request_sent_ahead_does_not_cut_the_answer_before_it(impatient):
+    with impatient() as live, connect(live) as connection:
+        live.engine.step_seconds = 0.03
+        head = POST + b"Content-Length: %d\r\n\r\n" % len(BODY)
+        connection.sendall(head + BODY + b"GET /hea")
+        reply = read_all(connection)
+        assert b"132" in reply and reply.count(b"HTTP/1.1 200") == 1
+        assert reply.count(b"HTTP/1.1 408") == 1  # once it is its turn
+
+
 @pytest.mark.slow
 def test_a_reader_that_reads_nothing_is_cut_off(tokenizer, scripted, start, eventually):
     engine = scripted(tokenizer, reasoning="7+5=12 " * 15_000, context=10**6)
