@@ -44,7 +44,7 @@ class Messages:
         if asked.stream:
             return EventStream(generation, renderer, headers)
         await generation.collect(http.receive)
-        return json_response(renderer.message(), headers=headers)
+        return json_response(renderer.message(), headers=headers | generation.headers)
 
     async def count_tokens(self, http: HTTPRequest) -> Response:
         """How long the prompt of a request would be."""

@@ -46,7 +46,7 @@ class ChatCompletions:
         if chat.stream:
             return EventStream(generation, renderer, headers)
         await generation.collect(http.receive)
-        return json_response(renderer.completion(), headers=headers)
+        return json_response(renderer.completion(), headers=headers | generation.headers)
 
     def prepare(self, body: bytes) -> tuple[ChatRequest, Prepared]:
         """Everything that can be refused about a body; see `decode_chat` and `as_turn`."""

@@ -97,7 +97,7 @@ class Completions:
             for first in range(0, len(replies), asked.candidates)
             for index in best(replies[first : first + asked.candidates], asked.choices, first)
         ]
-        return json_response(renderer.completion(kept))
+        return json_response(renderer.completion(kept), headers=generation.headers)
 
     def prepare(self, body: bytes) -> tuple[CompletionRequest, list[Prepared]]:
         """Everything that can be refused about a body, one Prepared for each prompt."""
@@ -153,6 +153,7 @@ class Completions:
                 )
                 merged.replies += part.replies
                 merged.streams += part.streams
+                merged.headers |= part.headers
         except BaseException:
             merged.cancel()
             raise

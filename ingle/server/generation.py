@@ -13,6 +13,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.types import Receive
 
 from ingle.engine.request import Request, TokenEvent
+from ingle.server.explain import explained
 from ingle.server.reply import Piece, Reply
 from ingle.server.types import MAX_SEED, Sampling
 
@@ -35,6 +36,7 @@ class Generation:
     id: str
     replies: list[Reply]
     streams: list[TokenStream] = field(repr=False)
+    headers: dict[str, str] = field(default_factory=dict)  # of the reply: the explained prefix
 
     async def pieces(self) -> AsyncGenerator[list[Added] | None, None]:
         """Yield what has come since the last time; None is a heartbeat.
@@ -83,6 +85,7 @@ def generate(
     salt, client = cache_salt(http, sampling), http.scope.get("ingle.salt", b"")
     streams: list[TokenStream] = []
     replies: list[Reply] = []
+    headers = explained(service, http, prepared, salt)
     try:
         for index in range(sampling.choices if choices is None else choices):
             seed = params.seed
@@ -101,7 +104,7 @@ def generate(
         for stream in streams:
             stream.cancel()
         raise
-    return Generation(name, replies, streams)
+    return Generation(name, replies, streams, headers)
 
 
 def cache_salt(http: HTTPRequest, sampling: Sampling) -> bytes:

@@ -107,7 +107,7 @@ class Responses:
         if asked.stream:
             return EventStream(generation, renderer, headers)
         await generation.collect(http.receive)
-        return json_response(renderer.whole(), headers=headers)
+        return json_response(renderer.whole(), headers=headers | generation.headers)
 
     def prepare(self, owner: bytes, body: bytes) -> tuple[ResponsesRequest, list[Item], Prepared]:
         """Everything that can be refused about a body, and the items it asks to be answered."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal, Protocol
 
+from ingle.engine.explain import PrefixReport
 from ingle.engine.grammar import GrammarCompiler
 from ingle.engine.request import Request, SamplingParams, TokenEvent
 from ingle.engine.stats import EngineStats
@@ -49,6 +50,7 @@ class EngineLike(Protocol):
     def submit(self, request: Request) -> None: ...
     def cancel(self, request_id: str) -> None: ...
     def step(self) -> list[TokenEvent]: ...
+    def explain(self, prompt: list[int], salt: bytes = b"") -> PrefixReport: ...
     def check_length(self, prompt_tokens: int, max_tokens: int | None) -> None: ...
     def stats(self) -> EngineStats: ...
     @property
@@ -213,6 +215,10 @@ class EngineService:
     def check_length(self, prompt_tokens: int, max_tokens: int | None) -> None:
         """Raise ContextLengthError unless prompt and requested output fit the context."""
         self._engine.check_length(prompt_tokens, max_tokens)
+
+    def explain(self, prompt: list[int], salt: bytes) -> PrefixReport:
+        """How much of a prompt the cache holds, and why not more."""
+        return self._engine.explain(prompt, salt)
 
     def submit(self, request: Request, whole: bool = False) -> TokenStream:
         """Queue a request; raises what the engine refuses it with, EngineFailedError,

@@ -49,7 +49,7 @@ class EventStream(Response):
         renderer: StreamRenderer,
         headers: dict[str, str] | None = None,
     ) -> None:
-        super().__init__(headers=HEADERS | (headers or {}))
+        super().__init__(headers=HEADERS | generation.headers | (headers or {}))
         del self.headers["content-length"]
         self._generation, self._renderer = generation, renderer
 

@@ -45,7 +45,8 @@ class Prepared:
     """A prompt ready for the engine.
 
     thinking: whether the reply may hold a thought. calls: whether tools are offered. plain: it is
-    text, not a turn with fields.
+    text, not a turn with fields. starts: where in the prompt each message begins, as
+    `Encoder.encode_marked` tells.
     """
 
     prompt: list[int]
@@ -53,6 +54,7 @@ class Prepared:
     thinking: bool = False
     calls: bool = False
     plain: bool = False
+    starts: list[tuple[int, int]] = field(default_factory=list)
 
     def parser(self, service: EngineService) -> ReplyParser:
         """What sorts one reply to this prompt into its fields."""
@@ -73,7 +75,7 @@ def prepare(turn: Turn, params: SamplingParams, service: EngineService) -> Prepa
         raise InvalidRequestError(  # the format binds the answer, of which a part is given
             f"response_format {turn.output.kind} should not be used with prefix", turn.output.param
         )
-    prompt = encoder.encode(
+    prompt, starts = encoder.encode_marked(
         turn.messages,
         tokenizer,
         tools=turn.tools or None,
@@ -85,7 +87,7 @@ def prepare(turn: Turn, params: SamplingParams, service: EngineService) -> Prepa
     grammar = _grammar(turn, prompt, service)
     params = replace(params, grammar=grammar, stop_window=_stop_window(turn, prompt, tokenizer))
     thinking = turn.thinking and has_thinking(tokenizer)
-    return Prepared(prompt, params, thinking, calls=bool(turn.tools))
+    return Prepared(prompt, params, thinking, calls=bool(turn.tools), starts=starts)
 
 
 def _stop_window(turn: Turn, prompt: list[int], tokenizer: Tokenizer) -> StopWindow:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 import httpx
 import pytest
 
+from ingle.engine.explain import PrefixReport
 from ingle.engine.request import Request, SamplingParams, TokenEvent, TokenOut
 from ingle.engine.stats import EngineStats
 from ingle.errors import ContextLengthError, QueueFullError
@@ -75,6 +76,9 @@ class ScriptedEngine:
             raise ContextLengthError(
                 f"{prompt_tokens} and {max_tokens} exceed {self.context}.", "messages"
             )
+
+    def explain(self, prompt: list[int], salt: bytes = b"") -> PrefixReport:
+        return PrefixReport(len(prompt), 0, min(3, len(prompt)), "diverged")
 
     def submit(self, request: Request) -> None:
         with self.lock:
