@@ -189,6 +189,15 @@ def test_places_at_a_time(limited, eventually):
         assert eventually(lambda: live.chat().status_code == 200)
 
 
+def test_an_answer_in_the_background_keeps_its_place(limited, eventually):
+    with limited(Limits(concurrency=1), step_seconds=0.03) as live:
+        body = {"input": "hi", "background": True}
+        assert live.client.post("/v1/responses", json=body).status_code == 200
+        assert live.chat().status_code == 429
+        assert eventually(lambda: not live.engine.open)
+        assert eventually(lambda: live.chat(max_tokens=1).status_code == 200)
+
+
 def test_requests_that_were_wrong_cost_a_request_but_no_tokens(limited):
     with limited(Limits(requests=3, tokens=1000)) as live:
         bad = live.client.post(CHAT, json={"messages": []})
