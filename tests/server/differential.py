@@ -11,6 +11,7 @@ import importlib.util
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal
@@ -175,6 +176,7 @@ def check_length(prompt_tokens: int, max_tokens: int | None) -> None:
         raise ContextLengthError("The prompt and its answer do not fit.", "max_tokens")
 
 
+@cache
 def load_models() -> dict[str, Model]:
     """Both models by the names of their encoders; skips where the vocabulary is not installed."""
     # The package runs code on import, so it is only located.
