@@ -103,8 +103,8 @@ def _show(facts: dict[str, Any], out: Styled) -> None:
     shared, total = facts["shared_tokens"], facts["prompt_tokens"]
     out.line(f"{shared:,} of the second prompt's {total:,} tokens are the first one's.", BOLD)
     out.line(
-        f"{facts['cacheable_tokens']:,} of them can come from the cache, which keeps whole pages of "
-        f"{facts['page_tokens']} tokens."
+        f"{facts['cacheable_tokens']:,} of them can come from the cache, which keeps whole pages "
+        f"of {facts['page_tokens']} tokens."
     )
     if (where := facts["diverges_at"]) is None:
         out.line("The prompts do not part: one begins with the whole of the other.")

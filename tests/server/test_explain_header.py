@@ -1,4 +1,4 @@
-"""X-Explain-Prefix on a real engine: where the cached beginning ended, at which message, and why."""
+"""X-Explain-Prefix on a real engine: at which message the cached beginning ended, and why."""
 
 from __future__ import annotations
 
