@@ -271,9 +271,9 @@ class Engine:
         confirmed = len(new) - 1
         self._speculator.record(len(drafts), confirmed)
         sequence.computed += confirmed
-        before = sequence.generated
+        before = len(sequence.tokens)
         made = emit(sequence, new, self.eos_ids)
-        self._generated_tokens += sequence.generated - before
+        self._generated_tokens += len(sequence.tokens) - before
         if made is not None and made.finish_reason is not None:
             sequence.computed = min(sequence.computed, len(sequence.tokens))
             return made, None

@@ -27,7 +27,7 @@ def emit(sequence: Sequence, samples: list[Sample], eos_ids: Container[int]) -> 
             return event(sequence, out, "stop", stop_reason=text.matched)
         if ends:
             return event(sequence, out, "stop", stop_reason=token)
-        if state.ended:
+        if state.grammar is not None and state.grammar.ended:
             return event(sequence, out, "stop")
         if len(sequence.tokens) >= sequence.limit:
             return event(sequence, out, "length")
@@ -54,5 +54,5 @@ def event(
         stop_reason=stop_reason,
         error=error,
         queue_seconds=sequence.queue_seconds,
-        prompt_logprobs=sequence.take_scores(),
+        prompt_logprobs=None if sequence.scores is None else sequence.take_scores(),
     )

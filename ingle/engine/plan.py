@@ -39,20 +39,23 @@ class Plan(NamedTuple):
 
 def lay_out(work: list[Work]) -> Plan:
     """Take over the drafts of the sequences and lay out all rows."""
-    plan = Plan([], [], [], [])
+    parts, spans = [], []
+    rows: list[Row] = []
+    logit_rows: list[int] = []
     first = 0
     for item in work:
         sequence, known = item
         start, drafts = sequence.computed, sequence.drafts
         tokens = sequence.tokens[start : start + known] + drafts
-        length, sampled = len(sequence.tokens), -1
-        if item.samples and length < sequence.limit:
-            sampled = len(plan.rows)
+        sampled = -1
+        length = len(sequence.tokens)
+        if known == length - start and length < sequence.limit:  # reaches the last known token
+            sampled, state = len(rows), sequence.sampling
             for ahead in range(len(drafts) + 1):
-                plan.logit_rows.append(first + known - 1 + ahead)
-                plan.rows.append(Row(sequence.sampling, length + ahead, drafts[:ahead]))
-        plan.parts.append(Part(item, first, sampled, drafts))
-        plan.spans.append(Span(sequence.lane, start, tokens))
+                logit_rows.append(first + known - 1 + ahead)
+                rows.append(Row(state, length + ahead, drafts[:ahead]))
+        parts.append(Part(item, first, sampled, drafts))
+        spans.append(Span(sequence.lane, start, tokens))
         sequence.drafts = []
         first += len(tokens)
-    return plan
+    return Plan(parts, spans, rows, logit_rows)

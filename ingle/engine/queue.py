@@ -72,12 +72,8 @@ class WaitingLine:
         self._line(sequence).appendleft(sequence)
 
     def serve(self, sequence: Sequence, tokens: int) -> None:
-        """Put the next tokens of a sequence on its client's account, unless they were served
-        before a pre-emption."""
-        reached = sequence.computed + tokens
-        if reached > sequence.served:
-            self._served[sequence.request.client] += reached - sequence.served
-            sequence.served = reached
+        """Put tokens on the account of a sequence's client."""
+        self._served[sequence.request.client] += tokens
 
     def rank(self, sequence: Sequence) -> tuple[int, int]:
         """The smaller, the more a sequence is to be favoured."""

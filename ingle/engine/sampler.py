@@ -75,11 +75,6 @@ class SamplingState:
         if self.grammar is not None:
             self.grammar.commit(token)
 
-    @property
-    def ended(self) -> bool:
-        """Whether the grammar allows nothing more."""
-        return self.grammar is not None and self.grammar.ended
-
     def edit(self, logits_V: Floats, ahead: Items[int]) -> None:
         """Apply grammar, penalties and bias, in place; `ahead` are drafts taken as generated.
 

@@ -21,11 +21,6 @@ class Work(NamedTuple):
     sequence: Sequence
     known: int
 
-    @property
-    def samples(self) -> bool:
-        """Whether the last known token is reached, so that a new one can be sampled."""
-        return self.known == self.sequence.pending
-
 
 class Scheduler:
     """By priority, client and arrival (see `queue`), by tokens per step and by pages.
@@ -90,7 +85,8 @@ class Scheduler:
                     admits = coming and len(held) < len(self._table_SP)
                     continue
             count = min(sequence.pending, left)
-            self.waiting.serve(sequence, count)
+            again = max(0, min(count, sequence.served - sequence.computed))
+            self.waiting.serve(sequence, count - again)  # what a pre-emption cost is not its fault
             work.append(Work(sequence, count))
             left -= count
         for sequence in reversed(held):
@@ -124,8 +120,10 @@ class Scheduler:
             while not self._grow(sequence, len(sequence.tokens) + len(sequence.drafts)):
                 sequence.drafts.pop()  # a draft is not worth a pre-emption
             left -= 1 + len(sequence.drafts)
-            self.waiting.serve(sequence, 1)
             work.append(Work(sequence, 1))
+        if not self.waiting.uniform:  # accounts matter between clients only
+            for sequence, _ in work:
+                self.waiting.serve(sequence, 1)
         return work
 
     def _grow(self, sequence: Sequence, length: int) -> bool:
@@ -155,7 +153,6 @@ class Scheduler:
             sequence.queue_seconds = perf_counter() - sequence.submitted
             self.prompt_tokens += len(sequence.tokens)
             self.cached_tokens += sequence.computed
-            sequence.served = sequence.computed
         self._table_SP[sequence.lane, : len(hits)] = hits
         grown = self._grow(sequence, len(sequence.tokens))
         assert grown, "pages were counted as available and could not be had"
@@ -163,6 +160,7 @@ class Scheduler:
         return True
 
     def _preempt(self, victim: Sequence) -> None:
+        victim.served = max(victim.served, victim.computed)
         self._stop(victim)
         self.waiting.put_back(victim)
         self.preemptions += 1

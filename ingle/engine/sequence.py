@@ -34,7 +34,7 @@ class Sequence:
     lane: int = -1  # row of the page table while running
     drafts: list[int] = field(default_factory=list)  # guesses of the tokens after tokens[-1]
     cached_tokens: int | None = None  # prompt tokens found in the prefix cache; None: not admitted
-    served: int = 0  # positions computed for it at least once, or found in the cache
+    served: int = 0  # positions that had been computed when it was last pre-empted
     submitted: float = field(default_factory=perf_counter)
     queue_seconds: float = 0.0  # from then to its first admission
 

@@ -41,11 +41,14 @@ class TextStream:
         if self._detokenizer is not None and not silent:
             text = self._detokenizer.push(sample.token)
         out = TokenOut(sample.token, text, sample.logprob, sample.top)
-        if sample.token in self._window.opened_by | self._window.closed_by:
-            self._open = sample.token in self._window.opened_by
+        if not self._stop:
+            return [out]
+        opens = sample.token in self._window.opened_by
+        if opens or sample.token in self._window.closed_by:
+            self._open = opens
             ready, self._held = [*self._held, out], []
             return ready
-        if not self._stop or not self._open:
+        if not self._open:
             return [out]
         self._held.append(out)
         return self._release()

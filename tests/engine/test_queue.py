@@ -79,14 +79,15 @@ def test_a_lower_priority_number_goes_first() -> None:
 def test_the_victim_is_the_least_important() -> None:
     """Outputs are unchanged, and whoever matters more is never pre-empted for the others."""
     model = FakeModel()
-    engine = Engine(model, None, EngineConfig(pages=9, max_sequences=6))
-    requests = [
-        Request(str(i), prompt(50, i), params(i, 150), priority=-(i == 5)) for i in range(6)
-    ]
+    engine = Engine(model, None, EngineConfig(pages=14, max_sequences=6))
+    requests = [Request(str(i), prompt(50, i), params(i, 150)) for i in range(5)]
     for request in requests:
         engine.submit(request)
-    preempted: set[str] = set()
     outputs: dict[str, Done] = {}
+    collect(outputs, engine.step())
+    requests.append(Request("5", prompt(50, 5), params(5, 150), priority=-1))
+    engine.submit(requests[5])  # the youngest, and so the first to go but for its priority
+    preempted: set[str] = set()
     running: set[str] = set()
     while engine.has_work:
         events = engine.step()
@@ -116,7 +117,6 @@ def test_who_comes_back_starts_level_with_the_others() -> None:
     line = line_with(a, b)
     assert not line.uniform
     line.serve(a, 1000)
-    line.serve(a, 900)  # again, after a pre-emption
     line.serve(b, 700)
     line.leave(b, waits=True)
     assert line.uniform

@@ -90,8 +90,12 @@ def test_cached_pages_are_not_used_but_made() -> None:
 
 
 def test_preemption_neither_loses_nor_repeats_scores() -> None:
-    engine = tiny.engine(pages=8, max_sequences=5, token_budget=40)
-    requests = [Request(str(i), prompt(90, i, 270), params(90, ignore_eos=True)) for i in range(4)]
+    """The second is pre-empted by the growth of the first, with 200 of its 250 tokens scored."""
+    engine = tiny.engine(pages=6, max_sequences=2, token_budget=4, speculative="off")
+    requests = [
+        Request("grows", prompt(60, 1, 270), params(200, ignore_eos=True)),
+        Request("long", prompt(250, 2, 270), params()),
+    ]
     found = events(engine, requests)
     assert engine.stats().preemptions > 0
     for request in requests:
