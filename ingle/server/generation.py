@@ -13,6 +13,7 @@ from starlette.requests import Request as HTTPRequest
 from starlette.types import Receive
 
 from ingle.engine.request import Request, TokenEvent
+from ingle.errors import InvalidRequestError
 from ingle.server.explain import explained
 from ingle.server.reply import Piece, Reply
 from ingle.server.types import MAX_SEED, Sampling
@@ -83,6 +84,11 @@ def generate(
     """
     prompt, params = prepared.prompt, prepared.params
     salt, client = cache_salt(http, sampling), http.scope.get("ingle.salt", b"")
+    priority = sampling.priority or 0
+    if client and priority < 0:
+        raise InvalidRequestError(
+            "priority must be 0 or more: this server has other keys to be fair to.", "priority"
+        )
     streams: list[TokenStream] = []
     replies: list[Reply] = []
     headers = explained(service, http, prepared, salt)
@@ -96,7 +102,7 @@ def generate(
                 own,
                 salt=salt,
                 client=client,
-                priority=sampling.priority or 0,
+                priority=priority,
             )
             streams.append(service.submit(request, whole=not sampling.stream))
             replies.append(Reply(prepared.parser(service)))

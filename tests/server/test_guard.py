@@ -129,3 +129,12 @@ def test_each_key_has_its_own_prefix_cache_salt(keyed):
         assert keyed.client.post("/chat/completions", json=body, headers=headers).is_success
     first, second = (request.salt for request in keyed.engine.seen)
     assert first and second and first != second
+
+
+def test_no_key_can_put_itself_before_the_others(keyed, live):
+    body = {"messages": [{"role": "user", "content": "hi"}], "priority": -1}
+    path, headers = "/v1/chat/completions", {"Authorization": f"Bearer {KEY}"}
+    refused = keyed.client.post(path, json=body, headers=headers)
+    assert (refused.status_code, refused.json()["error"]["param"]) == (400, "priority")
+    assert keyed.client.post(path, json=body | {"priority": 5}, headers=headers).status_code == 200
+    assert live.client.post(path, json=body).status_code == 200  # one client: its own affair
