@@ -125,6 +125,9 @@ class _Placeholder(uvicorn.Server):
 
 
 def ignore_signals() -> None:
-    """uvicorn raises what stopped it once more at its end; a clean stop is no failure."""
+    """uvicorn raises what stopped it once more at its end; a clean stop is no failure.
+
+    SIG_IGN and not a function: Python takes functions away before the process has ended.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, signal.SIG_IGN)

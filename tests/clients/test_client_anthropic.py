@@ -189,7 +189,7 @@ def test_a_bad_request(client: anthropic.Anthropic, fields: dict[str, Any]) -> N
 
 def test_errors_have_their_classes(client: anthropic.Anthropic) -> None:
     with pytest.raises(anthropic.NotFoundError):
-        client.messages.create(model="claude-none", max_tokens=9, messages=USUAL)
+        client.messages.create(model="another-model", max_tokens=9, messages=USUAL)
     broken = [{"role": "user", "content": BROKEN}]
     with pytest.raises(anthropic.InternalServerError):
         client.messages.create(messages=broken, **ASK)
