@@ -26,9 +26,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ingle.models import resolve_model
+from ingle.prompt.tokenizer import Tokenizer
 from ingle.tasks import TASKS, sample
 
 QUEUE = 256
+LONG = 400  # tokens of the answers that fill the queue
 SETTLE_SECONDS = 10.0  # of the run, before memory is called flat or not
 
 
@@ -46,17 +49,21 @@ class Client:
 class Load:
     host: str
     port: int
+    eos: int
     errors: Counter[str] = field(default_factory=Counter)
 
-    async def ask(self, question: str, client: Client, max_tokens: int | None = None) -> int:
-        """Stream one answer and note its times; the HTTP status, 0 if the connection broke."""
+    async def ask(self, question: str, client: Client, length: int | None = None) -> int:
+        """Stream one answer, exactly `length` tokens long if that is given, and note its times.
+
+        Returns the HTTP status, 0 if the connection broke.
+        """
         asked: dict[str, Any] = {
             "messages": [{"role": "user", "content": question}],
             "stream": True,
             "temperature": 0.6,
         }
-        if max_tokens is not None:
-            asked |= {"max_tokens": max_tokens, "min_p": 0.0}
+        if length is not None:
+            asked |= {"max_tokens": length, "logit_bias": {str(self.eos): -100}}
         body = json.dumps(asked).encode()
         head = (
             f"POST /v1/chat/completions HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
@@ -77,7 +84,7 @@ class Load:
                 if status == 429 and b"retry-after" not in headers.lower():
                     self.errors["429 without Retry-After"] += 1
                 return status
-            first, done = True, False
+            chunks, done = 0, False
             async for line in reader:
                 if not line.startswith(b"data: "):
                     continue
@@ -91,8 +98,12 @@ class Load:
                 if chunk.get("usage"):
                     client.tokens += chunk["usage"]["completion_tokens"]
                 now = time.perf_counter()
-                (client.firsts if first else client.gaps).append(now - (started if first else last))
-                first, last = False, now
+                chunks += 1  # the first comes at once and holds nothing, the second the first token
+                if chunks == 2:
+                    client.firsts.append(now - started)
+                elif chunks > 2:
+                    client.gaps.append(now - last)
+                last = now
             client.answers += done
             if not done:
                 self.errors["stream broke off"] += 1
@@ -122,7 +133,7 @@ def main() -> int:
     parser.add_argument("--beyond", type=int, default=1000)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    command = [sys.executable, "-m", "ingle", "serve", "--port", "0", "--json"]
+    command = [sys.executable, "-m", "ingle", "serve", "--port", "0", "--json", "--log", "off"]
     command += ["--max-waiting", str(QUEUE)] + ([args.model] if args.model else [])
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
@@ -144,7 +155,7 @@ def main() -> int:
 
 async def _run(facts: dict[str, Any], pid: int, args: argparse.Namespace) -> dict[str, Any]:
     port = int(facts["url"].rstrip("/").rsplit(":", 1)[1])
-    load = Load("127.0.0.1", port)
+    load = Load("127.0.0.1", port, Tokenizer.load(resolve_model(args.model)).eos_id)
     clients = [Client() for _ in range(args.clients)]
     started = time.perf_counter()
     until = started + args.seconds
@@ -170,7 +181,7 @@ async def _run(facts: dict[str, Any], pid: int, args: argparse.Namespace) -> dic
         "tokens_per_s": sum(tokens) / seconds,
         "most_over_least_tokens": max(tokens) / max(1, min(tokens)),
         "gap_ms": {"median": _ms(gaps, 0.5), "p99": _ms(gaps, 0.99), "max": _ms(gaps, 1.0)},
-        "first_chunk_ms": {"median": _ms(firsts, 0.5), "p99": _ms(firsts, 0.99)},
+        "first_token_ms": {"median": _ms(firsts, 0.5), "p99": _ms(firsts, 0.99)},
         "resident_mb": {
             "settled": settled[0] / 1e6,
             "end": settled[-1] / 1e6,
@@ -185,12 +196,12 @@ async def _run(facts: dict[str, Any], pid: int, args: argparse.Namespace) -> dic
 async def _beyond(load: Load, count: int) -> dict[str, Any]:
     """Fill batch and queue with long answers, then ask more: all of these must be refused."""
     fill = [
-        asyncio.create_task(load.ask("Sort 3, 1, 2.", Client(), 400)) for _ in range(QUEUE + 32)
+        asyncio.create_task(load.ask("Sort 3, 1, 2.", Client(), LONG)) for _ in range(QUEUE + 32)
     ]
     await asyncio.sleep(1.0)
     statuses: Counter[int] = Counter()
     for first in range(0, count, 100):
-        batch = [load.ask("1+1=", Client(), 400) for _ in range(min(100, count - first))]
+        batch = [load.ask("1+1=", Client(), LONG) for _ in range(min(100, count - first))]
         statuses.update(await asyncio.gather(*batch))
     filled = Counter(await asyncio.gather(*fill))
     after = await load.ask("1+1=", Client())
@@ -216,12 +227,14 @@ def _ms(values: list[float], share: float) -> float:
 
 def _report(out: dict[str, Any]) -> str:
     gap, memory, beyond = out["gap_ms"], out["resident_mb"], out["beyond"]
+    first = out["first_token_ms"]
     return (
         f"{out['clients']} streams for {out['seconds']:.0f} s: {out['answers']:,} answers, "
         f"{out['tokens_per_s']:,.0f} tokens/s\n"
         f"tokens per client, most over least: {out['most_over_least_tokens']:.2f}\n"
         f"between tokens: median {gap['median']:.1f} ms, p99 {gap['p99']:.1f} ms, "
         f"longest {gap['max']:.0f} ms\n"
+        f"until the first token: median {first['median']:.0f} ms, p99 {first['p99']:.0f} ms\n"
         f"memory {memory['settled']:.0f} MB, at the end {memory['end']:.0f} MB "
         f"({memory['growth']:.3f} times)\n"
         f"errors: {out['errors'] or 'none'}\n"

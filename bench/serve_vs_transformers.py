@@ -102,6 +102,8 @@ class Server:
             "--port",
             "0",
             "--json",
+            "--log",
+            "off",
         ]
         self.process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert self.process.stdout is not None

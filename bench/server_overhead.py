@@ -40,7 +40,7 @@ def main() -> None:
     tokenizer = llm.tokenizer
     assert tokenizer is not None
     prompts = [llm.encoder.encode([{"role": "user", "content": q}], tokenizer) for q in questions]
-    command = [sys.executable, "-m", "ingle", "serve", "--port", "0", "--json"]
+    command = [sys.executable, "-m", "ingle", "serve", "--port", "0", "--json", "--log", "off"]
     rows: dict[str, list[float]] = {"engine": [], "whole": [], "stream": []}
     with subprocess.Popen(
         command + ([args.model] if args.model else []), stdout=subprocess.PIPE, text=True

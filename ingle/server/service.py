@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -88,9 +88,10 @@ class ServedModel:
 class TokenStream:
     """The events of one request, in order; leaving them early cancels the request.
 
-    quiet: set at each heartbeat of the service and cleared by every event. whole: events are held
-    until the last one, for a reader who shows nothing before: waking it for each token of a full
-    batch would cost a tenth of the engine's speed (docs/log.md). meter: counts the events.
+    quiet: set at each heartbeat of the service and cleared by every event. whole: the reader shows
+    nothing before the end, so events are kept by the engine's thread and handed over as one: waking
+    the event loop for each token of a full batch would cost a quarter of the engine's speed
+    (docs/log.md). meter: counts the events.
     """
 
     def __init__(
@@ -99,23 +100,29 @@ class TokenStream:
         self.request_id = request_id
         self.quiet = False
         self.meter = meter
-        self._whole = whole
-        self._held: list[TokenEvent] = []
+        self.whole = whole
+        self._held: list[tuple[TokenEvent, float]] = []
         self._events: asyncio.Queue[TokenEvent | Exception | None] = asyncio.Queue()
         self._close = close
 
-    def put(self, event: TokenEvent | Exception | None) -> None:
-        """Add an event, the exception that ends the stream, or None for a heartbeat."""
-        if self._whole and not isinstance(event, Exception):
-            if event is not None:
-                self._held.append(event)
-            if event is None or event.finish_reason is None:
-                return
-            event = self._held.pop()
-        for held in self._held:
-            self._events.put_nowait(held)
-        self._held.clear()
-        self._events.put_nowait(event)
+    def hold(self, event: TokenEvent, at: float) -> None:
+        """Keep an event, which is not the last, for later; called on the engine's thread."""
+        self._held.append((event, at))
+
+    def put(self, event: TokenEvent | Exception | None, at: float = 0.0) -> None:
+        """Add an event of a moment, the exception that ends the stream, or None for a heartbeat."""
+        if event is None and self.whole:
+            return
+        held, self._held = self._held, []
+        if isinstance(event, TokenEvent):
+            held.append((event, at))
+        if self.meter is not None:
+            for one, moment in held:
+                self.meter.count(one, moment)
+        for joined in _joined([one for one, _ in held]):
+            self._events.put_nowait(joined)
+        if not isinstance(event, TokenEvent):
+            self._events.put_nowait(event)
 
     async def events(self) -> AsyncGenerator[list[TokenEvent], None]:
         """Yield all events that have come since the last time; an empty list is a heartbeat.
@@ -144,6 +151,17 @@ class TokenStream:
         """Stop the request if it still runs and end the iteration; harmless when it is done."""
         self.put(RequestCancelledError("The request was cancelled before its end."))
         self._close(self.request_id)
+
+
+def _joined(events: list[TokenEvent]) -> list[TokenEvent]:
+    """Events of one request as one; an error stays apart from what was generated before it."""
+    if len(events) < 2:
+        return events
+    if events[-1].finish_reason == "error":
+        return [*_joined(events[:-1]), events[-1]]
+    tokens = tuple(token for event in events for token in event.tokens)
+    scores = next((e.prompt_logprobs for e in events if e.prompt_logprobs is not None), None)
+    return [replace(events[-1], tokens=tokens, prompt_logprobs=scores)]
 
 
 class EngineService:
@@ -279,16 +297,24 @@ class EngineService:
             self._call(self._fail)
 
     def _send(self, events: Sequence[TokenEvent]) -> None:
-        if events:
-            self._call(self._deliver, events)
+        """Pass a step's events on, but for those that their readers want at the end."""
+        now = perf_counter()
+        wanted: list[TokenEvent] = []
+        for event in events:
+            stream = self._streams.get(event.request_id)
+            if stream is not None and stream.whole and event.finish_reason is None:
+                stream.hold(event, now)
+            else:
+                wanted.append(event)
+        if wanted:
+            self._call(self._deliver, wanted, now)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _deliver(self, events: Sequence[TokenEvent]) -> None:
-        now = perf_counter()
+    def _deliver(self, events: Sequence[TokenEvent], now: float) -> None:
         for event in events:
             stream = self._streams.get(event.request_id)
             if stream is None:
@@ -296,9 +322,7 @@ class EngineService:
             if event.finish_reason is not None:
                 del self._streams[event.request_id]
             stream.quiet = False
-            if stream.meter is not None:
-                stream.meter.count(event, now)
-            stream.put(event)
+            stream.put(event, now)
 
     def _fail(self) -> None:
         self.state = "failed"

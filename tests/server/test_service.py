@@ -11,8 +11,8 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from ingle.engine.request import TokenEvent
-from ingle.server.errors import EngineFailedError
+from ingle.engine.request import FinishReason, TokenEvent, TokenOut
+from ingle.server.errors import EngineFailedError, GenerationFailedError
 from ingle.server.service import TokenStream
 
 BODY = {"messages": [{"role": "user", "content": "What is 47 + 85?"}]}
@@ -155,30 +155,47 @@ def test_request_that_fails_alone_is_500_and_the_server_lives(tokenizer, scripte
 
 
 def test_a_reader_of_the_whole_is_woken_once_and_hears_a_failure() -> None:
-    async def read(stream: TokenStream) -> list[int]:
-        return [len(events) async for events in stream.events()]
+    def event(number: int, reason: FinishReason | None = None) -> TokenEvent:
+        return TokenEvent("a", (TokenOut(number, str(number)),), reason, 1, 0, number)
 
-    async def main() -> tuple[list[int], list[int]]:
-        streams = [TokenStream("a", lambda _: None, whole) for whole in (True, False)]
-        tasks = [asyncio.create_task(read(stream)) for stream in streams]
-        for number in range(4):
-            for stream in streams:
-                stream.put(TokenEvent("a", (), "stop" if number == 3 else None, 1, 0, number))
-                stream.put(None)
+    async def read(stream: TokenStream, into: list[list[int]]) -> None:
+        async for events in stream.events():
+            into.append([token.id for event in events for token in event.tokens])
+
+    async def main() -> tuple[list[list[int]], list[list[int]]]:
+        heard: tuple[list[list[int]], list[list[int]]] = ([], [])
+        whole, each = (TokenStream("a", lambda _: None, kind) for kind in (True, False))
+        tasks = [
+            asyncio.create_task(read(s, into)) for s, into in zip((whole, each), heard, strict=True)
+        ]
+        for number in range(3):
+            whole.hold(event(number), 0.0)
+            each.put(event(number))
+            whole.put(None)
             await asyncio.sleep(0)
-        return await tasks[0], await tasks[1]
+        for stream in (whole, each):
+            stream.put(event(3, "stop"))
+        await asyncio.gather(*tasks)
+        return heard
 
     whole, each = asyncio.run(main())
-    assert whole == [4] and sum(each) == 4 and len(each) > 1
+    assert whole == [[0, 1, 2, 3]]
+    assert [id_ for ids in each for id_ in ids] == [0, 1, 2, 3] and len(each) > 1
 
-    async def fail() -> None:
-        stream = TokenStream("a", lambda _: None, True)
-        stream.put(TokenEvent("a", (), None, 1, 0, 1))
-        stream.put(EngineFailedError("gone"))
-        with pytest.raises(EngineFailedError, match="gone"):
-            await read(stream)
+    async def fail(last: TokenEvent | Exception, error: type[Exception]) -> list[list[int]]:
+        stream, heard = TokenStream("a", lambda _: None, True), []
+        stream.hold(event(1), 0.0)
+        stream.hold(event(2), 0.0)
+        stream.put(last)
+        with pytest.raises(error):
+            await read(stream, heard)
+        return heard
 
-    asyncio.run(fail())
+    for last, error in (
+        (EngineFailedError("gone"), EngineFailedError),
+        (event(3, "error"), GenerationFailedError),
+    ):
+        assert asyncio.run(fail(last, error))[0] == [1, 2]  # what was written is not lost
 
 
 def test_a_client_that_leaves_ends_all_choices(tokenizer, scripted, start, eventually):
