@@ -20,7 +20,7 @@ def main(base: str) -> int:
     deadline = time.monotonic() + 120
     while True:
         try:
-            health = json.loads(get(f"{base}/health"))
+            ready = json.loads(get(f"{base}/ready"))
             break
         except (urllib.error.URLError, ConnectionError):
             if time.monotonic() > deadline:
@@ -31,7 +31,7 @@ def main(base: str) -> int:
     question = {"role": "user", "content": "47+85="}
     reply = json.loads(get(f"{base}/v1/chat/completions", {"messages": [question]}))
     message = reply["choices"][0]["message"]
-    print(f"smoke: health {health['status']}, page {len(page)} bytes")
+    print(f"smoke: {ready['status']}, page {len(page)} bytes")
     print(f"smoke: thought {message['reasoning_content']!r}, answered {message['content']!r}")
     return 0 if "<html" in page and message["content"].strip() == "132" else 1
 
