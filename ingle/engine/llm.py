@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
 from pathlib import Path
@@ -15,6 +15,7 @@ from ingle.engine.engine import Engine
 from ingle.engine.progress import progress
 from ingle.engine.request import FinishReason, Request, SamplingParams, TokenEvent, TokenOut
 from ingle.engine.storage import Quant, choose_storage
+from ingle.engine.text import answer_window
 from ingle.errors import ConfigError, IngleError, InvalidRequestError, QueueFullError
 
 if TYPE_CHECKING:
@@ -191,7 +192,12 @@ class LLM:
         conversations: Any = [messages] if one else messages
         encode = self.encoder.encode
         ids = [encode(turns, tokenizer, thinking=thinking) for turns in conversations]
-        outputs = self._run(ids, self._params(params, len(ids)))
+        windows = [answer_window(prompt, tokenizer, calls=False) for prompt in ids]
+        bounded = [
+            replace(one, stop_window=window)
+            for one, window in zip(self._params(params, len(ids)), windows, strict=True)
+        ]
+        outputs = self._run(ids, bounded)
         return [
             _chat_result(out, reply_parser(self.encoder.name, tokenizer, prompt, calls=False))
             for out, prompt in zip(outputs, ids, strict=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -82,6 +83,20 @@ class TextStream:
             count += 1
         ready, self._held = self._held[:count], self._held[count:]
         return ready
+
+
+def answer_window(prompt: Sequence[int], tokenizer: Tokenizer, calls: bool) -> StopWindow:
+    """Where stop strings count in the reply to a conversation: in the answer, as at DeepSeek, not
+    in the thought before it or, where tools are offered (`calls`), in a call."""
+    from ingle.prompt.encoder import CALL, CALLS, DSML, END_THINK, THINK, ends_in_reasoning
+
+    closing = map(tokenizer.find_special, (THINK, *((DSML, CALLS, CALL) if calls else ())))
+    opening = tokenizer.find_special(END_THINK)
+    return StopWindow(
+        open=not ends_in_reasoning(prompt, tokenizer),
+        opened_by=frozenset() if opening is None else frozenset({opening}),
+        closed_by=frozenset(token for token in closing if token is not None),
+    )
 
 
 def _cut(tokens: list[TokenOut], length: int) -> list[TokenOut]:

@@ -16,6 +16,7 @@ and which alone can be bound. Parameters come in the order of the schema.
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -73,16 +74,16 @@ def call_grammar(
     return "\n".join([*form.frame(required, parallel), *rules, *form.shared()]) + "\n"
 
 
-class _Form:
+class _Form(ABC):
     """How one generation writes calls, as rules of a grammar."""
 
+    @abstractmethod
     def frame(self, required: bool, parallel: bool) -> list[str]:
         """Rules for everything round `call`; the first one is `start`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def call(self, index: int, tool: Tool) -> list[str]:
         """Rules for `call_INDEX`."""
-        raise NotImplementedError
 
     def shared(self) -> list[str]:
         """Rules that calls may use."""

@@ -8,7 +8,7 @@ import msgspec
 from msgspec import UNSET, Struct, UnsetType
 
 from ingle.errors import InvalidRequestError
-from ingle.server.output_format import OutputFormat
+from ingle.server.output_format import OutputFormat, says_json
 from ingle.server.tool_choice import check_tools, read_tool_choice
 from ingle.server.turn import Turn
 from ingle.server.types import Sampling, check_sampling, decode, refuse_values
@@ -251,7 +251,7 @@ def _output_format(request: ChatRequest) -> OutputFormat | None:
 
 def _check_says_json(messages: list[dict[str, Any]]) -> None:
     """OpenAI's and DeepSeek's rule: a model that is not told of JSON writes blanks for ever."""
-    if not any("json" in (message["content"] or "").lower() for message in messages):
+    if not says_json(messages):
         raise InvalidRequestError(
             "Prompt must contain the word 'json' in some form to use 'response_format' of type "
             "'json_object'.",

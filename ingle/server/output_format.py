@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -81,6 +81,12 @@ class OutputFormat:
         if name == "choice" and not source:
             raise InvalidRequestError("structured_outputs.choice must not be empty.", param)
         return cls("regex" if name == "regex" else "choice", source, param)
+
+
+def says_json(messages: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether a conversation speaks of JSON at all, without which a model bound to it goes astray;
+    each dialect has its own words for the refusal."""
+    return any("json" in (message["content"] or "").lower() for message in messages)
 
 
 def _text(value: Any, param: str) -> str:

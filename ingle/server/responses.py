@@ -103,7 +103,7 @@ class Responses:
         headers = self._ignored(asked)
         if asked.background:
             self._start(owner, Background(generation, renderer, stored))
-            return json_response(renderer.settings, headers=headers)
+            return json_response(renderer.settings, headers=headers | generation.headers)
         if asked.stream:
             return EventStream(generation, renderer, headers)
         await generation.collect(http.receive)

@@ -28,7 +28,7 @@ from msgspec import UNSET, Struct, UnsetType
 from ingle.engine.request import SamplingParams
 from ingle.errors import InvalidRequestError
 from ingle.server.chat_types import MAX_MESSAGES, read_effort
-from ingle.server.output_format import OutputFormat
+from ingle.server.output_format import OutputFormat, says_json
 from ingle.server.responses_items import Item, as_messages
 from ingle.server.tool_choice import ToolChoice, check_tools, named, read_tool_choice
 from ingle.server.turn import Turn
@@ -66,7 +66,7 @@ class ReasoningOptions(Struct, forbid_unknown_fields=True):
 
 
 class TextFormat(Struct, forbid_unknown_fields=True):
-    """strict has no effect: a schema is always enforced."""
+    """strict: the objects of the schema are closed; what is given is enforced either way."""
 
     type: Literal["text", "json_object", "json_schema"]
     name: str | None = None
@@ -313,12 +313,12 @@ def _output_format(text: TextOptions | None) -> OutputFormat | None:
         raise InvalidRequestError(
             "text.format.name must match '^[a-zA-Z0-9_-]{1,64}$'.", "text.format.name"
         )
-    return OutputFormat("json_schema", wanted.schema, "text.format.schema")
+    return OutputFormat("json_schema", wanted.schema, "text.format.schema", wanted.strict is True)
 
 
 def _check_says_json(messages: list[dict[str, Any]]) -> None:
     """OpenAI's and DeepSeek's rule: a model that is not told of JSON writes blanks for ever."""
-    if not any("json" in message["content"].lower() for message in messages):
+    if not says_json(messages):
         raise InvalidRequestError(
             "Response input messages must contain the word 'json' in some form to use "
             "'text.format' of type 'json_object'.",

@@ -90,7 +90,7 @@ class TokenStream:
 
     quiet: set at each heartbeat of the service and cleared by every event. whole: the reader shows
     nothing before the end, so events are kept by the engine's thread and handed over as one: waking
-    the event loop for each token of a full batch would cost a quarter of the engine's speed
+    the event loop for each token of a full batch would cost a sixth of the engine's speed
     (docs/log.md). meter: counts the events.
     """
 
@@ -327,9 +327,9 @@ class EngineService:
     def _fail(self) -> None:
         self.state = "failed"
         for stream in self._streams.values():
-            if stream.meter is not None:
-                stream.meter.end("error")
             stream.put(EngineFailedError("The engine failed while this request was open."))
+            if stream.meter is not None:  # only now: what was held had to be counted first
+                stream.meter.end("error")
         self._streams.clear()
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from ingle.engine.request import SamplingParams, StopWindow
+from ingle.engine.request import SamplingParams
+from ingle.engine.text import answer_window
 from ingle.errors import InvalidRequestError
 from ingle.prompt.deepseek_r1 import has_thinking
-from ingle.prompt.encoder import CALL, CALLS, DSML, END_THINK, THINK, ends_in_reasoning
+from ingle.prompt.encoder import END_THINK, ends_in_reasoning
 from ingle.prompt.parser import ReplyParser, reply_parser
 from ingle.prompt.parser_plain import PlainParser
 from ingle.server.output_format import OutputFormat
@@ -20,7 +21,6 @@ from ingle.server.tool_choice import ToolChoice, is_strict
 
 if TYPE_CHECKING:
     from ingle.engine.grammar import Grammar
-    from ingle.prompt.tokenizer import Tokenizer
     from ingle.server.service import EngineService
 
 
@@ -85,20 +85,10 @@ def prepare(turn: Turn, params: SamplingParams, service: EngineService) -> Prepa
     )
     service.check_length(len(prompt), params.max_tokens)
     grammar = _grammar(turn, prompt, service)
-    params = replace(params, grammar=grammar, stop_window=_stop_window(turn, prompt, tokenizer))
+    window = answer_window(prompt, tokenizer, calls=bool(turn.tools))
+    params = replace(params, grammar=grammar, stop_window=window)
     thinking = turn.thinking and has_thinking(tokenizer)
     return Prepared(prompt, params, thinking, calls=bool(turn.tools), starts=starts)
-
-
-def _stop_window(turn: Turn, prompt: list[int], tokenizer: Tokenizer) -> StopWindow:
-    """Stop strings end the answer, as at DeepSeek, not the thought before it or a call in it."""
-    closing = map(tokenizer.find_special, (THINK, *((DSML, CALLS, CALL) if turn.tools else ())))
-    opening = tokenizer.find_special(END_THINK)
-    return StopWindow(
-        open=not ends_in_reasoning(prompt, tokenizer),
-        opened_by=frozenset() if opening is None else frozenset({opening}),
-        closed_by=frozenset(token for token in closing if token is not None),
-    )
 
 
 def _grammar(turn: Turn, prompt: list[int], service: EngineService) -> Grammar | None:

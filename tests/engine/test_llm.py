@@ -206,3 +206,13 @@ def test_of_a_model_in_memory_without_a_tokenizer() -> None:
     assert len(result.token_ids) == 12 and result.text == ""
     with pytest.raises(InvalidRequestError):
         llm.generate("text")
+
+
+def test_stop_strings_end_the_answer_of_a_chat_not_its_thought() -> None:
+    reasoner = LLM(max_sequences=1)
+    question = [{"role": "user", "content": "47+85="}]
+    greedy = SamplingParams(temperature=0.0, max_tokens=200)
+    (free,) = reasoner.chat(question, greedy)
+    assert "3" in free.reasoning and free.text == "132"
+    (stopped,) = reasoner.chat(question, replace(greedy, stop=("3",)))
+    assert (stopped.reasoning, stopped.text) == (free.reasoning, "1")

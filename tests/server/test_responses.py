@@ -6,10 +6,13 @@ import asyncio
 import json
 from typing import Any
 
+import msgspec
 import openai
 import pydantic
 import pytest
 
+from ingle.server.responses_items import read_item
+from ingle.server.responses_types import as_turn, decode_responses
 from tests.server.responding import (
     ANSWER,
     CALL,
@@ -259,3 +262,22 @@ def test_forced_calls_are_constrained(v41):
         reply = ask(v41, tools=TOOLS, tool_choice=choice, reasoning={"effort": "none"})
         assert reply["tool_choice"] == choice
         assert v41.engine.seen[-1].params.grammar is not None
+
+
+@pytest.mark.parametrize("strict", [True, False, None])
+def test_a_strict_format_closes_the_objects_of_the_answer(strict) -> None:
+    schema = {"type": "object", "properties": {"a": {"type": "string"}}}
+    wanted = {"type": "json_schema", "name": "x", "schema": schema, "strict": strict}
+    body = msgspec.json.encode({"input": "hi", "text": {"format": wanted}})
+    request = decode_responses(body)
+    output = as_turn(request, [read_item(request.items[0], "input[0]", lambda _: None)]).output
+    assert output is not None and output.schema == schema
+    closed = schema | {"additionalProperties": False, "required": ["a"]}
+    assert output.bound == (closed if strict else schema)
+
+
+def test_a_background_response_explains_its_prefix(live) -> None:
+    body = {"input": "hi", "background": True}
+    reply = live.client.post("/v1/responses", json=body, headers={"X-Explain-Prefix": "1"})
+    assert reply.json()["background"] is True
+    assert msgspec.json.decode(reply.headers["x-prefix"])["reason"]

@@ -11,9 +11,10 @@ from contextlib import suppress
 import httpx
 import pytest
 
-from ingle.engine.request import FinishReason, TokenEvent, TokenOut
+from ingle.engine.request import FinishReason, Request, SamplingParams, TokenEvent, TokenOut
 from ingle.server.errors import EngineFailedError, GenerationFailedError
-from ingle.server.service import TokenStream
+from ingle.server.exchange import CURRENT, Exchange
+from ingle.server.service import EngineService, ServedModel, TokenStream
 
 BODY = {"messages": [{"role": "user", "content": "What is 47 + 85?"}]}
 
@@ -196,6 +197,20 @@ def test_a_reader_of_the_whole_is_woken_once_and_hears_a_failure() -> None:
         (event(3, "error"), GenerationFailedError),
     ):
         assert asyncio.run(fail(last, error))[0] == [1, 2]  # what was written is not lost
+
+
+def test_what_was_written_before_the_engine_failed_is_booked(tokenizer, scripted) -> None:
+    model = ServedModel("test-model", "fp_test", 1)
+    service = EngineService(scripted(tokenizer), tokenizer, model)
+    service.state = "ok"
+    exchange = Exchange("POST")
+    token = CURRENT.set(exchange)
+    stream = service.submit(Request("a", [1, 2, 3], SamplingParams()), whole=True)
+    CURRENT.reset(token)
+    stream.hold(TokenEvent("a", (TokenOut(5, "x"),), None, 3, 0, 2), 1.0)
+    service._fail()
+    assert (exchange.prompt_tokens, exchange.completion_tokens) == (3, 2)
+    assert exchange.finish_reason == "error"
 
 
 def test_a_client_that_leaves_ends_all_choices(tokenizer, scripted, start, eventually):
