@@ -24,7 +24,7 @@ class _Fact(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all: immutable, unknown keys refused when read."""
 
 
-class Identity(_Fact, kw_only=True):
+class Identity(_Fact, frozen=True, kw_only=True):
     """What the folder says it is, and what its tensors say."""
 
     name: str
@@ -45,7 +45,7 @@ class Identity(_Fact, kw_only=True):
     """What this model is and what it is not: "R1" or an R1 distill."""
 
 
-class FileFact(_Fact, kw_only=True):
+class FileFact(_Fact, frozen=True, kw_only=True):
     """One entry of the folder."""
 
     path: str
@@ -57,7 +57,7 @@ class FileFact(_Fact, kw_only=True):
     """safetensors, config, tokenizer, template, python, pickle, link, pipe ...; by the audit."""
 
 
-class CodeFact(_Fact, kw_only=True):
+class CodeFact(_Fact, frozen=True, kw_only=True):
     """Something that other programs would run. ingle runs none of it."""
 
     file: str
@@ -71,7 +71,7 @@ class CodeFact(_Fact, kw_only=True):
     sentence: str
 
 
-class Address(_Fact, kw_only=True):
+class Address(_Fact, frozen=True, kw_only=True):
     """An address in a text file. Nothing is contacted; sealed, nothing could be."""
 
     file: str
@@ -80,7 +80,7 @@ class Address(_Fact, kw_only=True):
     count: int
 
 
-class Evidence(_Fact, kw_only=True):
+class Evidence(_Fact, frozen=True, kw_only=True):
     """One row of provenance."""
 
     kind: str
@@ -91,7 +91,7 @@ class Evidence(_Fact, kw_only=True):
     file: str = ""
 
 
-class Licence(_Fact, kw_only=True):
+class Licence(_Fact, frozen=True, kw_only=True):
     """What the licence files and the model card say, and what the known releases have."""
 
     files: tuple[str, ...] = ()
@@ -108,7 +108,7 @@ class Licence(_Fact, kw_only=True):
     sentence: str = ""
 
 
-class Template(_Fact, kw_only=True):
+class Template(_Fact, frozen=True, kw_only=True):
     """The chat template, compared with the encoder that ingle uses instead."""
 
     file: str = ""
@@ -123,7 +123,7 @@ class Template(_Fact, kw_only=True):
     """The first difference: the conversation, and both texts around it."""
 
 
-class Check(_Fact, kw_only=True):
+class Check(_Fact, frozen=True, kw_only=True):
     """One check with its outcome."""
 
     id: str
@@ -131,7 +131,7 @@ class Check(_Fact, kw_only=True):
     sentence: str
 
 
-class Tokenizer(_Fact, kw_only=True):
+class Tokenizer(_Fact, frozen=True, kw_only=True):
     """tokenizer.json, looked at as data and tried in a limited child."""
 
     file: str = ""
@@ -141,7 +141,7 @@ class Tokenizer(_Fact, kw_only=True):
     checks: tuple[Check, ...] = ()
 
 
-class Weights(_Fact, kw_only=True):
+class Weights(_Fact, frozen=True, kw_only=True):
     """The safetensors files by their headers."""
 
     files: int = 0
@@ -152,7 +152,7 @@ class Weights(_Fact, kw_only=True):
     checks: tuple[Check, ...] = ()
 
 
-class Finding(_Fact, kw_only=True):
+class Finding(_Fact, frozen=True, kw_only=True):
     """Something to know about one file; the ids are listed in docs/audit.md."""
 
     id: str
@@ -161,7 +161,7 @@ class Finding(_Fact, kw_only=True):
     sentence: str
 
 
-class Facts(_Fact, kw_only=True):
+class Facts(_Fact, frozen=True, kw_only=True):
     """Everything the audit saw."""
 
     digest: str
@@ -180,7 +180,7 @@ class Facts(_Fact, kw_only=True):
     findings: tuple[Finding, ...] = ()
 
 
-class Reason(_Fact, kw_only=True):
+class Reason(_Fact, frozen=True, kw_only=True):
     """A rule that decided, and why."""
 
     rule: str
@@ -190,7 +190,7 @@ class Reason(_Fact, kw_only=True):
     file: str = ""
 
 
-class Verdict(_Fact, kw_only=True):
+class Verdict(_Fact, frozen=True, kw_only=True):
     """What a policy says about the facts; without a reason against it, a model is admitted."""
 
     decision: Decision
@@ -199,7 +199,7 @@ class Verdict(_Fact, kw_only=True):
     reasons: tuple[Reason, ...] = ()
 
 
-class Audit(_Fact, kw_only=True):
+class Audit(_Fact, frozen=True, kw_only=True):
     """The whole report, as `ingle audit --json` prints it."""
 
     schema: Literal["ingle.audit/1"] = SCHEMA
