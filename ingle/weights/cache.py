@@ -25,7 +25,8 @@ from torch import Tensor
 
 from ingle.errors import WeightsError
 from ingle.kernels.quantized import Quantized
-from ingle.weights.safetensors import DTYPES, layout, read_header, write_tensors
+from ingle.weights.header import read_header
+from ingle.weights.safetensors import DTYPES, layout, write_tensors
 
 _ROUNDING = 1  # raised when quantise gives other values for the same weights
 _PIECE = 16 << 20

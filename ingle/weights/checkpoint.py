@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ingle.errors import WeightsError
-from ingle.weights.safetensors import DTYPES, read_header, read_index, weight_files
+from ingle.weights.header import read_header, read_index, weight_files
+from ingle.weights.safetensors import DTYPES
 
 _PIECE = 8 << 20  # bytes read at a time
 

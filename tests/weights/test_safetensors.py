@@ -13,7 +13,8 @@ from ingle.errors import WeightsError
 from ingle.models import build_model, load_model, save_model
 from ingle.training.presets import model_preset
 from ingle.weights.names import unstack_experts
-from ingle.weights.safetensors import read_header, read_tensors, weight_files
+from ingle.weights.header import read_header, weight_files
+from ingle.weights.safetensors import read_tensors
 
 
 def write(path: Path, header: dict | bytes, data: bytes = b"", length: int | None = None) -> Path:
