@@ -56,6 +56,30 @@ class ContextLengthError(InvalidRequestError):
     code = "context_length_exceeded"
 
 
+class SealError(IngleError):
+    """A process that cannot be sealed, or a seal that does not hold."""
+
+    code = "cannot_seal"
+
+
+class PolicyError(IngleError):
+    """A policy file that cannot be read, or that says something no policy can say."""
+
+    code = "invalid_policy"
+
+
+class NotAdmittedError(IngleError):
+    """A model that the policy in force does not admit."""
+
+    code = "not_admitted"
+
+
+class SigningError(IngleError):
+    """A key or a signature that cannot be made, read or used."""
+
+    code = "signing_failed"
+
+
 class QueueFullError(IngleError):
     """The server already holds as many waiting requests as it is willing to queue."""
 

@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ingle.errors import WeightsError
 from ingle.kernels.quantized import Quantized
+from ingle.state import state_folder
 from ingle.weights.header import read_header
 from ingle.weights.safetensors import DTYPES, layout, write_tensors
 
@@ -46,11 +47,8 @@ def cache_file(shards: list[Path], storage: str) -> Path:
 
 
 def cache_folder() -> Path:
-    """`$INGLE_CACHE`, else the user's cache folder."""
-    if path := os.environ.get("INGLE_CACHE"):
-        return Path(path).expanduser() / "weights"
-    base = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(base).expanduser() / "ingle" / "weights"
+    """Where quantised weights are kept."""
+    return state_folder() / "weights"
 
 
 def write_cache(path: Path, places: Mapping[str, Place]) -> None:
