@@ -42,6 +42,10 @@ class Entry:
     bytes: int
 
 
+class _StoppedError(Exception):
+    """Another file failed, or a person pressed Ctrl-C."""
+
+
 def hash_files(folder: Path, progress: Callable[[int, int], None] | None = None) -> list[FileFact]:
     """Every entry of the folder and the folders in it, sorted by path, hidden ones too.
 
@@ -61,7 +65,7 @@ def hash_files(folder: Path, progress: Callable[[int, int], None] | None = None)
             if progress is not None:
                 progress(done, total)
         if stop.is_set():
-            raise InterruptedError
+            raise _StoppedError
 
     def fact(entry: Entry) -> FileFact:
         digest = "" if entry.real is None else known.digest(entry.real, told)
@@ -146,24 +150,28 @@ def _read(path: Path, update: Callable[[memoryview], Any], told: Any = None) -> 
         descriptor = os.open(path, _OPEN)
     except OSError:
         return None
+    done = 0
     try:
         state = os.fstat(descriptor)
         if not stat.S_ISREG(state.st_mode):
             return None
-        buffer, done = memoryview(bytearray(min(_BLOCK, state.st_size + 1))), 0
-        os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_SEQUENTIAL)
-        while count := os.readv(descriptor, [buffer]):
+        buffer = memoryview(bytearray(min(_BLOCK, state.st_size + 1)))
+        while count := _next(descriptor, buffer):
             update(buffer[:count])
             done += count
             if told is not None:
                 told(count)
-    except InterruptedError:
-        raise
-    except OSError:
-        return None
     finally:
         os.close(descriptor)
-    return done
+    return done if count == 0 else None
+
+
+def _next(descriptor: int, buffer: memoryview) -> int | None:
+    """Bytes read, 0 at the end, None where the disk fails."""
+    try:
+        return os.readv(descriptor, [buffer])
+    except OSError:
+        return None
 
 
 class _Known:

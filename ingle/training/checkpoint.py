@@ -13,19 +13,24 @@ from ingle.models import save_model
 from ingle.models.causal_lm import CausalLM
 from ingle.training.balance import expert_loads
 from ingle.training.optim import Optimizers
+from ingle.training.origin import Origin
 from ingle.weights.safetensors import read_tensors, save_tensors
 
 _STATE = "training.safetensors"
 _PROGRESS = "progress.json"
 
 
-def save_checkpoint(folder: Path, model: CausalLM, optimizers: Optimizers, step: int) -> None:
-    """Write weights, optimiser state and step. `progress.json` is last and names the step of the
-    other files, so that a crash in between is noticed instead of mixing two steps."""
+def save_checkpoint(
+    folder: Path, model: CausalLM, optimizers: Optimizers, step: int, origin: Origin
+) -> None:
+    """Write weights, optimiser state, where they come from, and step. `progress.json` is last and
+    names the step of the other files, so that a crash in between is noticed instead of mixing two
+    steps."""
     save_model(model, folder, torch.float32)
     tensors = optimizers.state_tensors() | {"step": torch.tensor(step)}
     tensors |= {f"load/{i}": load for i, load in enumerate(expert_loads(model))}
     save_tensors(folder / _STATE, tensors, {})
+    origin.write(folder, step)
     unfinished = folder / (_PROGRESS + ".partial")
     unfinished.write_text(json.dumps({"step": step}) + "\n", "utf-8")
     os.replace(unfinished, folder / _PROGRESS)

@@ -19,6 +19,7 @@ from ingle.training.balance import Balance, update_router_biases
 from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from ingle.training.data import Mixture
 from ingle.training.optim import OptimConfig, Optimizers
+from ingle.training.origin import origin_of
 from ingle.training.report import write_report
 from ingle.training.streams import StepLoss, Streams
 from ingle.training.tokenizer import build_tokenizer
@@ -68,15 +69,17 @@ def train(
 ) -> CausalLM:  # fmt: skip
     """Run, or go on with, a training run in `folder`; returns the trained model.
 
-    Leaves a model folder that serves as it is, `metrics.jsonl` and `report.html`. stop_after ends
-    this call at that step, to be continued by the next. processes: how many compute gradients
-    (default: one a core, at most one a stream of the run).
+    Leaves a model folder that serves as it is, with a statement of where it comes from
+    (`provenance.json`, `bom.cdx.json`), `metrics.jsonl` and `report.html`. stop_after ends this
+    call at that step, to be continued by the next. processes: how many compute gradients (default:
+    one a core, at most one a stream of the run).
     """
     model = build_model(run.model, run.seed, kernels="reference").train()
     if run.parent is not None:
         load_weights(run.parent, model)
     optimizers = Optimizers(model, run.optim)
     done = load_checkpoint(folder, model, optimizers)
+    origin = origin_of(run, folder, done)
     write_tokenizer(run, folder)
     compiled = compiled and _can_compile()
     log = MetricsLog(folder / "metrics.jsonl", run, done)
@@ -91,7 +94,7 @@ def train(
             balance = update_router_biases(model, run.bias_speed_at(step))
             log.write(step, loss, float(norm), balance, started)
             if (step + 1) % run.save_every == 0 or step + 1 == last:
-                save_checkpoint(folder, model, optimizers, step + 1)
+                save_checkpoint(folder, model, optimizers, step + 1, origin)
                 write_report(folder)
     return model.eval()
 
