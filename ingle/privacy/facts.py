@@ -17,6 +17,12 @@ SCHEMA: Literal["ingle.audit/1"] = "ingle.audit/1"
 Severity = Literal["refuse", "doubt", "note"]
 """refuse: no policy admits it. doubt: the audit could not decide. note: a policy may care."""
 
+WEIGHT_KINDS = (
+    *("safetensors", "pickle", "numpy", "gguf", "hdf5", "onnx", "msgpack", "llamafile"),
+    *("keras", "tensorflow", "tflite", "torchscript", "archive", "compressed"),
+)
+"""Kinds of files that hold weights, or may: a policy names those it admits."""
+
 Decision = Literal["admitted", "refused", "undecided"]
 
 
@@ -54,7 +60,7 @@ class FileFact(_Fact, frozen=True, kw_only=True):
     sha256: str
     """Of the content, in hex; "" for what is no regular file inside the folder."""
     kind: str = ""
-    """safetensors, config, tokenizer, template, python, pickle, link, pipe ...; by the audit."""
+    """One of `ingle.privacy.kinds.KINDS`; set by the audit."""
 
 
 class CodeFact(_Fact, frozen=True, kw_only=True):
@@ -159,6 +165,14 @@ class Finding(_Fact, frozen=True, kw_only=True):
     severity: Severity
     file: str
     sentence: str
+
+
+class Seen(_Fact, frozen=True, kw_only=True):
+    """What looking at one file, or at one thing, adds to the facts."""
+
+    code: tuple[CodeFact, ...] = ()
+    addresses: tuple[Address, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
 
 class Facts(_Fact, frozen=True, kw_only=True):
