@@ -35,6 +35,7 @@ _CALLABLE = frozenset(
         *("torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor"),
         *("torch._utils._rebuild_parameter", "numpy.dtype", "_codecs.encode"),
         *(f"{core}.{name}" for core in _CORES for name in ("scalar", "_reconstruct")),
+        *("numpy.core.numeric._frombuffer", "numpy._core.numeric._frombuffer"),
     )
 )
 _BUILT = frozenset(
@@ -137,11 +138,15 @@ class _Machine:
             raise MalformedError
         return self.stream.read(count)
 
-    def _line(self) -> bytes:
+    def _line(self) -> bytes | None:
+        """The rest of a line; None for one that is too long to be a name."""
         line = self.stream.readline(_KEPT)
-        if not line.endswith(b"\n") or self.stream.tell() > self.size:
+        long = len(line) == _KEPT
+        while line and not line.endswith(b"\n"):
+            line = self.stream.readline(_KEPT)
+        if not line or self.stream.tell() > self.size:
             raise MalformedError
-        return line[:-1]
+        return None if long else line[:-1]
 
     def _fixed(self, code: bytes, number: int) -> None:
         if code in b"KMJG":
@@ -173,8 +178,12 @@ class _Machine:
 
     def _lines(self, code: bytes) -> None:
         line = self._line()
-        if code in b"ci":
-            name = self._name(line.decode(), self._line().decode())
+        if line is None and code in b"SV":
+            self.stack.append(_OTHER)
+        elif line is None:
+            raise MalformedError
+        elif code in b"ci":
+            name = self._name(line.decode(), (self._line() or b"").decode())
             self.stack.append(name if code == b"c" else self._call(name, tuple(self._to_mark())))
         elif code == b"S":
             if len(line) < 2 or line[:1] not in (b"'", b'"') or line[-1:] != line[:1]:

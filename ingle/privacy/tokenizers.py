@@ -220,11 +220,11 @@ class _Look:
             listed = index if isinstance(index, list) else [index]
             if index is not None and isinstance(text, str) and ids.get(text) not in listed:
                 wrong.append(f"{end} has the id {ids.get(text)}, config.json says {index}")
-        listed = names.get("added_tokens_decoder")
-        for index, entry in listed.items() if isinstance(listed, dict) else ():
-            text = entry.get("content") if isinstance(entry, dict) else None
-            if isinstance(text, str) and str(ids.get(text)) != index:
-                wrong.append(f"tokenizer_config.json gives {text!r} the id {index}")
+        decoder = names.get("added_tokens_decoder")
+        for number, entry in (decoder if isinstance(decoder, dict) else {}).items():
+            token = entry.get("content") if isinstance(entry, dict) else None
+            if isinstance(token, str) and str(ids.get(token)) != number:
+                wrong.append(f"tokenizer_config.json gives {token!r} the id {number}")
         self.check(
             "specials", not wrong, "Special tokens are where the configs say.", "; ".join(wrong[:3])
         )
