@@ -9,11 +9,14 @@ from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ingle.cli.admitting import DEFAULT
 from ingle.engine.llm import LLM
 from ingle.engine.storage import Quant
 from ingle.errors import ModelNotFoundError
 from ingle.models import resolve_model
 from ingle.models.read import read_json, unknown_keys
+from ingle.privacy.admission import admit
+from ingle.privacy.policy import load_policy
 
 if TYPE_CHECKING:
     from ingle.engine.engine import Engine
@@ -42,13 +45,17 @@ class Loaded:
     mapped: MappedWeights | None
 
 
-def load(model: str | None, quant: Quant = "auto", **engine_options: Any) -> Loaded:
+def load(
+    model: str | None, quant: Quant = "auto", policy: str = DEFAULT, sealed: bool = True,
+    **engine_options: Any,
+) -> Loaded:  # fmt: skip
     """Load a model folder (None: the shipped reasoner) and set an engine up for it.
 
-    engine_options: what `LLM` takes. Raises the typed errors of
-    `ingle.errors`.
+    policy, sealed: see cli/admitting.py; the policy is asked before any weights are mapped.
+    engine_options: what `LLM` takes. Raises the typed errors of `ingle.errors`.
     """
     folder = resolve_model(model)
+    admit(folder, load_policy(policy), sealed)
     if unknown := unknown_keys(read_json(folder / "config.json")):
         print(f"Keys of config.json not known here: {', '.join(unknown)}.", file=sys.stderr)
     llm = LLM(folder, quant, **engine_options)
@@ -69,8 +76,13 @@ def load(model: str | None, quant: Quant = "auto", **engine_options: Any) -> Loa
     )
 
 
-def make_service(loaded: Loaded, name: str | None = None) -> EngineService:
-    """The bridge between the server's loop and the loaded engine; `name` is the API's model."""
+def make_service(
+    loaded: Loaded, name: str | None = None, pace: float = 0.0, bandwidth: float = 0.0
+) -> EngineService:
+    """The bridge between the server's loop and the loaded engine.
+
+    name: the model's in the API. pace, bandwidth: see EngineService.
+    """
     from ingle.server.service import EngineService, ServedModel
 
     model = ServedModel(
@@ -81,7 +93,7 @@ def make_service(loaded: Loaded, name: str | None = None) -> EngineService:
         examples=loaded.examples,
         encoder=loaded.encoder,
     )
-    return EngineService(loaded.engine, loaded.tokenizer, model)
+    return EngineService(loaded.engine, loaded.tokenizer, model, pace, bandwidth)
 
 
 def _is_shipped(folder: Path) -> bool:

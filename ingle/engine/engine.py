@@ -32,6 +32,7 @@ from ingle.engine.sequence import Sequence
 from ingle.engine.speculative import Computed, DraftController, Speculator
 from ingle.engine.stats import EngineStats
 from ingle.engine.text import TextStream
+from ingle.engine.traffic import Traffic
 from ingle.errors import ContextLengthError, InvalidRequestError, QueueFullError
 from ingle.models.batch import PAGE_TOKENS
 
@@ -79,7 +80,8 @@ class Engine:
         self._inbox: deque[tuple[Literal["submit", "cancel"], Sequence]] = deque()
         self._live: dict[str, Sequence] = {}
         self._steps = self._generated_tokens = 0
-        self._step_seconds = 0.0
+        self._step_seconds = self._step_bytes = 0.0
+        self._traffic = Traffic.of(model, cache.bytes_per_token)
 
     # --- requests ---
 
@@ -179,6 +181,7 @@ class Engine:
             drafted=tuple(self._speculator.drafted),
             accepted=tuple(self._speculator.accepted),
             step_seconds=self._step_seconds,
+            step_bytes=self._step_bytes,
         )
 
     # --- one step ---
@@ -202,8 +205,11 @@ class Engine:
             for sequence, _ in work:
                 self._remove(sequence)
         self._steps += 1
-        seconds = perf_counter() - started
-        self._step_seconds += (0.05 if self._steps > 1 else 1.0) * (seconds - self._step_seconds)
+        weight = 0.05 if self._steps > 1 else 1.0
+        self._step_seconds += weight * (perf_counter() - started - self._step_seconds)
+        rows = sum(length for _, length in work)
+        context = sum(sequence.computed for sequence, _ in work)
+        self._step_bytes += weight * (self._traffic.step(rows, context) - self._step_bytes)
         return events
 
     def _compute(self, work: list[Work], started: float) -> list[TokenEvent]:

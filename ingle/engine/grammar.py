@@ -66,11 +66,13 @@ class GrammarLimits:
 class Grammar:
     """A compiled grammar for models of one vocabulary; may be shared by any number of requests.
 
-    start_after: the token behind which it begins, None where it binds the first token.
+    start_after: the token behind which it begins, None where it binds the first token. opened_by:
+    it begins behind `start_after` only where this is the first token, and otherwise at once.
     """
 
     kind: Kind
     start_after: int | None
+    opened_by: int | None
     vocab: int
     eos_ids: frozenset[int]
     _matcher: LLMatcher
@@ -78,7 +80,7 @@ class Grammar:
     def start(self) -> GrammarState:
         """The state of a sequence that has generated nothing yet."""
         copy = self._matcher.deep_copy()
-        return GrammarState(copy, self.start_after, self.eos_ids, self.vocab)
+        return GrammarState(copy, self.start_after, self.opened_by, self.eos_ids, self.vocab)
 
 
 class GrammarCompiler:
@@ -109,14 +111,16 @@ class GrammarCompiler:
         source: Any = None,
         start_after: int | None = None,
         param: str = "response_format",
+        opened_by: int | None = None,
     ) -> Grammar:
         """Compile a grammar.
 
         source: nothing for json_object, a schema as a dict or as JSON text, a regular expression
         (Rust's syntax; it has to match the whole output), a list of strings, a Lark grammar, what
         `prompt.call_grammar` wrote.
-        start_after: the id of `</think>` where the output begins inside a thought. Raises
-        InvalidRequestError, which names `param`, for what is invalid, unsupported or too large.
+        start_after: the id of `</think>` where the output begins inside a thought, or where its
+        first token may open one: `opened_by` is then that of `<think>`. Raises InvalidRequestError,
+        which names `param`, for what is invalid, unsupported or too large.
         """
         self._llguidance()  # its time is not the grammar's
         started = thread_time()
@@ -131,7 +135,7 @@ class GrammarCompiler:
         _try_out(matcher.deep_copy(), param)
         if thread_time() - started > self.limits.seconds:
             raise InvalidRequestError("The grammar is too complex to be compiled in time.", param)
-        return Grammar(kind, start_after, self._vocab, self._eos_ids, matcher)
+        return Grammar(kind, start_after, opened_by, self._vocab, self._eos_ids, matcher)
 
     def _body(self, kind: Kind, source: Any, param: str) -> dict[str, Any]:
         """The source as llguidance takes it, within our limits."""

@@ -27,16 +27,23 @@ class GrammarState:
 
     Drafts are consumed on top of them to mask the rows behind, and taken back when they turn out
     wrong. Masks are kept until then, so a position costs one mask whether it is drafted, verified
-    or both. Until `start_after` has been generated only the end of the sequence is forbidden.
+    or both. Inside a thought, until `start_after`, only the end of the sequence is forbidden. A
+    sequence begins inside one, or may open it with `opened_by` as its first token.
     """
 
     def __init__(
-        self, matcher: LLMatcher, start_after: int | None, eos_ids: frozenset[int], vocab: int
+        self,
+        matcher: LLMatcher,
+        start_after: int | None,
+        opened_by: int | None,
+        eos_ids: frozenset[int],
+        vocab: int,
     ) -> None:
         self.ended = False  # the grammar is complete and cannot be continued
         self._matcher = matcher
         self._start_after = start_after
-        self._waiting = start_after is not None
+        self._opened_by = opened_by  # None once the first token is there
+        self._waiting = start_after is not None and opened_by is None
         self._eos_ids = eos_ids
         self._eos = sorted(eos_ids)
         self._vocab = vocab
@@ -49,19 +56,25 @@ class GrammarState:
         Behind a draft that is forbidden itself nothing is changed, since that row is never looked
         at. Raises GrammarFailure where the grammar has become too complex or cannot go on.
         """
-        if self._waiting:
+        opens = self._opened_by
+        if opens is not None and not ahead:
+            kept = logits_V[opens]
+            self._apply((), logits_V)
+            logits_V[opens] = kept
+            return
+        if self._waiting or (opens is not None and ahead[0] == opens):
             if self._start_after not in ahead:
                 logits_V[self._eos] = -np.inf
                 return
             ahead = ahead[ahead.index(self._start_after) + 1 :]
-        words = self._mask(ahead)
-        if words is not None:
-            forbidden_V = np.unpackbits(~words.view(np.uint8), count=self._vocab, bitorder="little")
-            np.copyto(logits_V, np.float32(-np.inf), where=forbidden_V.view(bool))
+        self._apply(ahead, logits_V)
 
     def commit(self, token: int) -> None:
         """Take over a token that was generated."""
-        if self._waiting:
+        opens, self._opened_by = self._opened_by, None
+        if opens is not None and token == opens:
+            self._waiting = True
+        elif self._waiting:
             self._waiting = token != self._start_after
         elif token in self._eos_ids:
             self.ended = True
@@ -73,6 +86,12 @@ class GrammarState:
             self._masks.clear()
             self._consume(token)
             self.ended = self._matcher.is_stopped()
+
+    def _apply(self, ahead: Items[int], logits_V: Floats) -> None:
+        words = self._mask(ahead)
+        if words is not None:
+            forbidden_V = np.unpackbits(~words.view(np.uint8), count=self._vocab, bitorder="little")
+            np.copyto(logits_V, np.float32(-np.inf), where=forbidden_V.view(bool))
 
     def _mask(self, ahead: Items[int]) -> Words | None:
         """What may follow `ahead`; None where one of its tokens is forbidden or the last one."""

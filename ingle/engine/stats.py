@@ -11,7 +11,8 @@ class EngineStats:
 
     pages_cached: pages that no one uses now, kept for later prompts (not part of pages_used).
     drafted, accepted: per draft position 1..k, how many drafts were verified and how many held.
-    step_seconds: moving average over recent steps.
+    step_seconds, step_bytes: moving averages over recent steps: how long they took, and how much
+    they had to read from memory (engine/traffic.py).
     """
 
     running: int
@@ -29,6 +30,7 @@ class EngineStats:
     drafted: tuple[int, ...]
     accepted: tuple[int, ...]
     step_seconds: float
+    step_bytes: float = 0.0
 
     @property
     def acceptance(self) -> tuple[float, ...]:

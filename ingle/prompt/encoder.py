@@ -200,6 +200,12 @@ def continue_turn(prompt: Prompt, message: Message, thinking: bool) -> None:
         prompt.text(message.content)
 
 
+def may_open_thought(ids: Sequence[int], tokenizer: Tokenizer) -> bool:
+    """Whether a prompt leaves it to the model to open a thought: it ends at the answer's start."""
+    thinks = tokenizer.find_special(THINK) is not None
+    return thinks and bool(ids) and ids[-1] == tokenizer.find_special(ASSISTANT)
+
+
 def ends_in_reasoning(ids: Sequence[int], tokenizer: Tokenizer) -> bool:
     """Whether a prompt leaves a thought open, so that generation starts inside it."""
     last = next((index for index in reversed(ids) if tokenizer.is_special(index)), None)

@@ -19,7 +19,8 @@ from ingle.server.reply import Piece, Reply
 from ingle.server.types import MAX_SEED, Sampling
 
 if TYPE_CHECKING:
-    from ingle.server.service import EngineService, TokenStream
+    from ingle.server.service import EngineService
+    from ingle.server.stream import TokenStream
     from ingle.server.turn import Prepared
 
 
@@ -105,7 +106,7 @@ def generate(
                 priority=priority,
             )
             streams.append(service.submit(request, whole=not sampling.stream))
-            replies.append(Reply(prepared.parser(service)))
+            replies.append(Reply(prepared.parser(service), params.logprobs is not None))
     except BaseException:
         for stream in streams:
             stream.cancel()

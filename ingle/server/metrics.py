@@ -95,16 +95,17 @@ class Rate:
 class Meter:
     """Times one engine request: its first token, the gaps between the others, its end."""
 
-    __slots__ = ("_exchange", "_last", "_metrics", "_prompt", "_started", "_tokens")
+    __slots__ = ("_ended", "_exchange", "_last", "_metrics", "_prompt", "_started", "_tokens")
 
     def __init__(self, metrics: Metrics, exchange: Exchange | None, prompt: int) -> None:
         self._metrics, self._exchange, self._prompt = metrics, exchange, prompt
         self._started = perf_counter() if exchange is None else exchange.started
         self._last = 0.0
         self._tokens = 0
+        self._ended = False
 
     def count(self, event: TokenEvent, now: float) -> None:
-        """Take one event that reached the event loop at `now`."""
+        """Take one event that the engine produced at `now`."""
         new = event.completion_tokens - self._tokens
         if new > 0:
             if self._tokens:
@@ -117,7 +118,10 @@ class Meter:
             self.end(event.finish_reason, event.cached_tokens)
 
     def end(self, reason: str, cached: int = 0) -> None:
-        """Book the request; called once, by its last event or by whoever cut it short."""
+        """Book the request, once: its last event may already wait when someone cuts it short."""
+        if self._ended:
+            return
+        self._ended = True
         self._metrics.finished[reason] += 1
         if self._exchange is not None:
             self._exchange.finish(self._prompt, cached, self._tokens, reason)
@@ -130,12 +134,21 @@ class Meter:
 
 
 def page(
-    metrics: Metrics, stats: EngineStats, streams: int, connections: tuple[int, Counter[str]]
+    metrics: Metrics,
+    stats: EngineStats,
+    streams: int,
+    connections: tuple[int, Counter[str]],
+    bandwidth: float = 0.0,
 ) -> str:
-    """Everything as Prometheus text. connections: how many are open, and those refused by why."""
+    """Everything as Prometheus text.
+
+    connections: how many are open, and those refused by why. bandwidth: what the machine reads from
+    memory in a second, as measured at the start; 0 if it was not.
+    """
     lines = [
         *_requests(metrics, streams, connections),
         *_engine(metrics, stats),
+        *(_memory(stats, bandwidth) if bandwidth else ()),
     ]
     return "\n".join(lines) + "\n"
 
@@ -204,6 +217,23 @@ def _engine(metrics: Metrics, stats: EngineStats) -> Iterator[str]:
     ):
         by = {str(position): count for position, count in enumerate(counts, 1)}
         yield from _counter(name, text, _by("position", by))
+
+
+def _memory(stats: EngineStats, bandwidth: float) -> Iterator[str]:
+    yield from _gauge(
+        "memory_bandwidth_bytes_per_second", "Measured at the start, all threads reading.",
+        bandwidth,
+    )  # fmt: skip
+    yield from _gauge(
+        "step_read_bytes", "Weights and cache that a step reads, worked out; moving average.",
+        stats.step_bytes,
+    )  # fmt: skip
+    share = stats.step_bytes / stats.step_seconds / bandwidth if stats.step_seconds else 0.0
+    yield from _gauge(
+        "memory_bandwidth_share",
+        "Share of it that recent steps used; above 1 if the processor's cache holds the model.",
+        share,
+    )
 
 
 def _by(label: str, counts: dict[str, int]) -> Samples:

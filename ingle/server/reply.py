@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 import string
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -40,9 +40,13 @@ class Call:
 
 
 class Reply:
-    """One choice of an answer: the model's tokens sorted into thought, content and calls."""
+    """One choice of an answer: the model's tokens sorted into thought, content and calls.
 
-    def __init__(self, parser: ReplyParser) -> None:
+    keep_tokens: whether pieces have their tokens, for log-probabilities; without, they have only
+    text, and the tokens of an event that are plain text are parsed in one go.
+    """
+
+    def __init__(self, parser: ReplyParser, keep_tokens: bool = False) -> None:
         self.pieces: list[Piece] = []
         self.calls: list[Call] = []
         self.stop_reason: str | int | None = None
@@ -51,6 +55,7 @@ class Reply:
         self._finish_reason: str | None = None
         self.prompt_logprobs: tuple[TokenOut, ...] | None = None
         self._parser = parser
+        self._keep_tokens = keep_tokens
 
     @property
     def finish_reason(self) -> str | None:
@@ -67,12 +72,13 @@ class Reply:
     def push(self, event: TokenEvent) -> list[Piece]:
         """Take one step's event; the pieces it adds, in order, neighbours of a kind joined."""
         added: list[Piece] = []
-        for token in event.tokens:
-            kind = self._parser.kind
-            self.reasoning_tokens += kind == "reasoning"
-            deltas = self._parser.push(token.id, token.text)
+        for run, text in _runs(event, joined=not self._keep_tokens):
+            kind, token = self._parser.kind, run[-1]
+            if kind == "reasoning":
+                self.reasoning_tokens += len(run)
+            deltas = self._parser.push(token.id, text)
             is_end = token is event.tokens[-1] and event.stop_reason == token.id
-            if kind != "call" and not is_end:
+            if self._keep_tokens and kind != "call" and not is_end:
                 _append(added, Piece(kind, "", [token]))
             self._add(added, deltas)
         if event.finish_reason is not None:
@@ -125,6 +131,27 @@ def usage(replies: Sequence[Reply], choices: int | None = None) -> dict[str, Any
         "prompt_cache_hit_tokens": cached,
         "prompt_cache_miss_tokens": prompt - cached,
     }
+
+
+def _runs(event: TokenEvent, joined: bool) -> Iterator[tuple[Sequence[TokenOut], str]]:
+    """The tokens of an event, each with its text; `joined`: those of plain text all together.
+
+    A token without text may be a tag, which its id tells; so may the last one, whose text was only
+    held back before it.
+    """
+    tokens = event.tokens
+    if not joined or len(tokens) < 3:
+        for token in tokens:
+            yield (token,), token.text
+        return
+    start = 0
+    for at, token in enumerate(tokens):
+        if token.text and at < len(tokens) - 1:
+            continue
+        if start < at:
+            yield tokens[start:at], "".join([one.text for one in tokens[start:at]])
+        yield (token,), token.text
+        start = at + 1
 
 
 def _append(pieces: list[Piece], piece: Piece) -> None:

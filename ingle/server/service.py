@@ -1,8 +1,8 @@
 """The bridge between asyncio and the engine: one thread steps the engine, the loop hears of it.
 
-The engine is only ever stepped by its own thread. Every step's events cross to the event loop in a
-single call, which sorts them into one queue per request. A request whose client left is cancelled
-within a step.
+The engine is only ever stepped by its own thread, which leaves each event at its request's stream.
+The event loop is woken at once for what begins or ends, and otherwise once in a while for all
+streams together. A request whose client left is cancelled within a step.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import threading
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal, Protocol
 
@@ -21,14 +21,10 @@ from ingle.engine.request import Request, SamplingParams, TokenEvent
 from ingle.engine.stats import EngineStats
 from ingle.errors import ModelNotFoundError
 from ingle.prompt.deepseek_r1 import DeepSeekR1
-from ingle.server.errors import (
-    EngineFailedError,
-    GenerationFailedError,
-    RequestCancelledError,
-    UnavailableError,
-)
+from ingle.server.errors import EngineFailedError, UnavailableError
 from ingle.server.exchange import CURRENT
 from ingle.server.metrics import Meter, Metrics
+from ingle.server.stream import TokenStream
 
 if TYPE_CHECKING:
     from ingle.prompt.encoder import Encoder
@@ -85,98 +81,34 @@ class ServedModel:
             raise ModelNotFoundError(f"No such model here. This server answers for {self.name!r}.")
 
 
-class TokenStream:
-    """The events of one request, in order; leaving them early cancels the request.
-
-    quiet: set at each heartbeat of the service and cleared by every event. whole: the reader shows
-    nothing before the end, so events are kept by the engine's thread and handed over as one: waking
-    the event loop for each token of a full batch would cost a sixth of the engine's speed
-    (docs/log.md). meter: counts the events.
-    """
-
-    def __init__(
-        self, request_id: str, close: Callable[[str], None], whole: bool, meter: Meter | None = None
-    ) -> None:
-        self.request_id = request_id
-        self.quiet = False
-        self.meter = meter
-        self.whole = whole
-        self._held: list[tuple[TokenEvent, float]] = []
-        self._events: asyncio.Queue[TokenEvent | Exception | None] = asyncio.Queue()
-        self._close = close
-
-    def hold(self, event: TokenEvent, at: float) -> None:
-        """Keep an event, which is not the last, for later; called on the engine's thread."""
-        self._held.append((event, at))
-
-    def put(self, event: TokenEvent | Exception | None, at: float = 0.0) -> None:
-        """Add an event of a moment, the exception that ends the stream, or None for a heartbeat."""
-        if event is None and self.whole:
-            return
-        held, self._held = self._held, []
-        if isinstance(event, TokenEvent):
-            held.append((event, at))
-        if self.meter is not None:
-            for one, moment in held:
-                self.meter.count(one, moment)
-        for joined in _joined([one for one, _ in held]):
-            self._events.put_nowait(joined)
-        if not isinstance(event, TokenEvent):
-            self._events.put_nowait(event)
-
-    async def events(self) -> AsyncGenerator[list[TokenEvent], None]:
-        """Yield all events that have come since the last time; an empty list is a heartbeat.
-
-        Raises GenerationFailedError if the model fails on the request, EngineFailedError if the
-        engine does on all of them or `cancel` is called.
-        """
-        try:
-            while True:
-                waiting = [await self._events.get()]
-                while not self._events.empty():
-                    waiting.append(self._events.get_nowait())
-                events = [event for event in waiting if isinstance(event, TokenEvent)]
-                failure = next((item for item in waiting if isinstance(item, Exception)), None)
-                yield [event for event in events if event.finish_reason != "error"]
-                if events and events[-1].finish_reason == "error":
-                    raise GenerationFailedError(events[-1].error or "The model failed.")
-                if events and events[-1].finish_reason is not None:
-                    return
-                if failure is not None:
-                    raise failure
-        finally:
-            self.cancel()
-
-    def cancel(self) -> None:
-        """Stop the request if it still runs and end the iteration; harmless when it is done."""
-        self.put(RequestCancelledError("The request was cancelled before its end."))
-        self._close(self.request_id)
-
-
-def _joined(events: list[TokenEvent]) -> list[TokenEvent]:
-    """Events of one request as one; an error stays apart from what was generated before it."""
-    if len(events) < 2:
-        return events
-    if events[-1].finish_reason == "error":
-        return [*_joined(events[:-1]), events[-1]]
-    tokens = tuple(token for event in events for token in event.tokens)
-    scores = next((e.prompt_logprobs for e in events if e.prompt_logprobs is not None), None)
-    return [replace(events[-1], tokens=tokens, prompt_logprobs=scores)]
-
-
 class EngineService:
     """Owns an engine, its thread and the streams of all open requests.
+
+    pace: least seconds between two deliveries of what streams have in the making; 0 delivers every
+    step's. A token that begins or ends an answer never waits. bandwidth: bytes a second that the
+    machine reads from memory, for the metrics; 0 if not measured.
 
     Everything but the thread's own loop is called on the event loop that called `start`.
     """
 
-    def __init__(self, engine: EngineLike, tokenizer: Tokenizer, model: ServedModel) -> None:
+    def __init__(
+        self,
+        engine: EngineLike,
+        tokenizer: Tokenizer,
+        model: ServedModel,
+        pace: float = 0.0,
+        bandwidth: float = 0.0,
+    ) -> None:
         self.tokenizer = tokenizer
         self.model = model
         self.state: State = "starting"
         self.metrics = Metrics()
         self.grammars = GrammarCompiler(tokenizer, engine.vocab, engine.eos_ids)
+        self.bandwidth = bandwidth
         self._engine = engine
+        self._pace = pace
+        self._delivered = 0.0  # when, on the event loop's clock
+        self._planned = False  # whether the event loop knows that streams hold events
         self._streams: dict[str, TokenStream] = {}
         self._wake = threading.Event()
         self._thread = threading.Thread(target=self._run, name="ingle-engine", daemon=True)
@@ -276,9 +208,7 @@ class EngineService:
         """One timer for all streams: a timeout per event would cost more than the event."""
         assert self._loop is not None
         for stream in self._streams.values():
-            if stream.quiet:
-                stream.put(None)
-            stream.quiet = True
+            stream.beat()
         self.metrics.rate.sample(self._engine.stats().generated_tokens, perf_counter())
         self._heart = self._loop.call_later(HEARTBEAT_SECONDS, self._beat)
 
@@ -297,37 +227,56 @@ class EngineService:
             self._call(self._fail)
 
     def _send(self, events: Sequence[TokenEvent]) -> None:
-        """Pass a step's events on, but for those that their readers want at the end."""
+        """Leave a step's events at their streams and see to it that they are delivered."""
         now = perf_counter()
-        wanted: list[TokenEvent] = []
+        ready: list[TokenStream] = []
+        held = False
         for event in events:
             stream = self._streams.get(event.request_id)
-            if stream is not None and stream.whole and event.finish_reason is None:
-                stream.hold(event, now)
-            else:
-                wanted.append(event)
-        if wanted:
-            self._call(self._deliver, wanted, now)
+            if stream is None:
+                continue
+            first = stream.hold(event, now)
+            if event.finish_reason is not None:
+                ready.append(stream)
+            elif not stream.whole:
+                if first or not self._pace:
+                    ready.append(stream)
+                else:
+                    held = True
+        if ready:
+            self._call(self._deliver, ready)
+        if held and not self._planned:
+            self._planned = True
+            self._call(self._plan)
 
     def _call(self, function: Callable[..., None], *arguments: object) -> None:
         assert self._loop is not None
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(function, *arguments)
 
-    def _deliver(self, events: Sequence[TokenEvent], now: float) -> None:
-        for event in events:
-            stream = self._streams.get(event.request_id)
-            if stream is None:
-                continue
-            if event.finish_reason is not None:
-                del self._streams[event.request_id]
-            stream.quiet = False
-            stream.put(event, now)
+    def _plan(self) -> None:
+        assert self._loop is not None
+        due = self._delivered + self._pace
+        if due <= self._loop.time():
+            self._deliver_all()
+        else:
+            self._loop.call_at(due, self._deliver_all)
+
+    def _deliver_all(self) -> None:
+        assert self._loop is not None
+        self._planned = False  # before the streams are emptied, so that nothing stays behind
+        self._delivered = self._loop.time()
+        self._deliver([stream for stream in self._streams.values() if not stream.whole])
+
+    def _deliver(self, streams: Iterable[TokenStream]) -> None:
+        for stream in streams:
+            if stream.deliver():
+                self._streams.pop(stream.request_id, None)
 
     def _fail(self) -> None:
         self.state = "failed"
         for stream in self._streams.values():
-            stream.put(EngineFailedError("The engine failed while this request was open."))
+            stream.end(EngineFailedError("The engine failed while this request was open."))
             if stream.meter is not None:  # only now: what was held had to be counted first
                 stream.meter.end("error")
         self._streams.clear()

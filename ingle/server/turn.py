@@ -13,7 +13,7 @@ from ingle.engine.request import SamplingParams
 from ingle.engine.text import answer_window
 from ingle.errors import InvalidRequestError
 from ingle.prompt.deepseek_r1 import has_thinking
-from ingle.prompt.encoder import END_THINK, ends_in_reasoning
+from ingle.prompt.encoder import END_THINK, THINK, ends_in_reasoning, may_open_thought
 from ingle.prompt.parser import ReplyParser, reply_parser
 from ingle.prompt.parser_plain import PlainParser
 from ingle.server.output_format import OutputFormat
@@ -92,13 +92,19 @@ def prepare(turn: Turn, params: SamplingParams, service: EngineService) -> Prepa
 
 
 def _grammar(turn: Turn, prompt: list[int], service: EngineService) -> Grammar | None:
-    """The mask of an answer; where the prompt leaves a thought open it begins behind it."""
+    """The mask of an answer; it begins behind the thought that the prompt leaves open or that the
+    model may open itself."""
     tokenizer = service.tokenizer
-    open_thought = ends_in_reasoning(prompt, tokenizer)
-    start_after = tokenizer.find_special(END_THINK) if open_thought else None
+    start_after = opened_by = None
+    if ends_in_reasoning(prompt, tokenizer):
+        start_after = tokenizer.find_special(END_THINK)
+    elif turn.thinking and may_open_thought(prompt, tokenizer):
+        start_after, opened_by = map(tokenizer.find_special, (END_THINK, THINK))
     if turn.output is not None:
         output = turn.output
-        return service.grammars.compile(output.kind, output.bound, start_after, output.param)
+        return service.grammars.compile(
+            output.kind, output.bound, start_after, output.param, opened_by
+        )
     choice = turn.tool_choice
     bound = choice.forced or not turn.parallel_calls or any(map(is_strict, turn.tools))
     if turn.tools and bound:
@@ -112,5 +118,5 @@ def _grammar(turn: Turn, prompt: list[int], service: EngineService) -> Grammar |
             named=choice.name,
             parallel=turn.parallel_calls,
         )
-        return service.grammars.compile("calls", text, start_after, "tools")
+        return service.grammars.compile("calls", text, start_after, "tools", opened_by)
     return None

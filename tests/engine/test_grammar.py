@@ -25,8 +25,10 @@ from tests.engine.schemas import BY_HAND, PERSON, random_schema
 EOS = tiny.tokenizer().eos_id
 
 
-def compiled(kind: Kind, source: Any = None, start_after: int | None = None) -> Grammar:
-    return tiny.compiler().compile(kind, source, start_after)
+def compiled(
+    kind: Kind, source: Any = None, start_after: int | None = None, **more: Any
+) -> Grammar:
+    return tiny.compiler().compile(kind, source, start_after, **more)
 
 
 def allowed(state: GrammarState, ahead: tuple[int, ...] = ()) -> set[int]:
@@ -265,6 +267,30 @@ def test_a_thought_comes_before_the_grammar() -> None:
     assert state.ended
     state = compiled("choice", ["1"], start_after=think).start()
     assert allowed(state, (think,)) == {a}
+
+
+def test_a_thought_may_be_opened_by_the_first_token_and_by_no_other() -> None:
+    begin, end, a = 7, 5, *tiny.tokenizer().encode("1")
+
+    def fresh() -> GrammarState:
+        return compiled("choice", ["11"], start_after=end, opened_by=begin).start()
+
+    everything = set(range(320)) - {EOS}
+    state = fresh()
+    assert allowed(state) == {a, begin}
+    assert allowed(state, (begin,)) == allowed(state, (begin, a, a)) == everything
+    assert allowed(state, (begin, 9, end)) == allowed(state, (a,)) == {a}
+    assert allowed(state) == {a, begin}
+    state.commit(a)
+    assert allowed(state) == {a}
+    state.commit(a)
+    assert state.ended
+    state = fresh()
+    for token in (begin, a, begin, end):
+        state.commit(token)
+    assert allowed(state) == {a} and not state.ended
+    state.commit(a)
+    assert allowed(state) == {a}
 
 
 def test_special_tokens_and_rows_without_a_token_are_never_allowed() -> None:

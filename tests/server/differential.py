@@ -151,7 +151,8 @@ class Model:
     def begin(self, prepare: Callable[[bytes], Any], body: Body) -> tuple[Reply, Prepared]:
         """An answer of ours to a request, still to be written."""
         prepared = prepare(json.dumps({**body, "model": self.their_name}).encode())[-1]
-        return Reply(prepared.parser(self.service())), prepared
+        reply = Reply(prepared.parser(self.service()), prepared.params.logprobs is not None)
+        return reply, prepared
 
     def events(
         self, prepared: Prepared, tokens: list[int], finish: str, group: int

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from ingle.prompt.deepseek_r1 import DeepSeekR1
 from tests.server.shipped import shipped_engine
 
 SCHEMA = {
@@ -188,3 +189,19 @@ def test_a_format_goes_with_no_begun_answer(live):
         reply = live.chat(messages=messages, response_format=kind)
         assert reply.status_code == 400
         assert "should not be used with prefix" in reply.json()["error"]["message"]
+
+
+def test_a_model_that_opens_its_thought_itself_is_bound_behind_it(start) -> None:
+    """As R1-0528 does: the prompt ends where the answer begins."""
+    encoder = DeepSeekR1("deepseek_r1_0528", starts_in_reasoning=False)
+    with start(shipped_engine(), encoder=encoder) as running:
+        for seed in range(3):
+            choice = ask(running, response_format=schema_format(SCHEMA), seed=seed, temperature=1.0)
+            if choice["finish_reason"] == "stop":
+                check_schema(choice["message"]["content"])
+        # the grammar leaves the first token to it: with a push it thinks, and all of it is thought
+        think = str(running.service.tokenizer.special("<think>"))
+        forced = ask(
+            running, response_format=schema_format(SCHEMA), logit_bias={think: 100}, max_tokens=9
+        )
+        assert forced["message"]["content"] == ""

@@ -14,7 +14,8 @@ import pytest
 from ingle.engine.request import FinishReason, Request, SamplingParams, TokenEvent, TokenOut
 from ingle.server.errors import EngineFailedError, GenerationFailedError
 from ingle.server.exchange import CURRENT, Exchange
-from ingle.server.service import EngineService, ServedModel, TokenStream
+from ingle.server.service import EngineService, ServedModel
+from ingle.server.stream import TokenStream
 
 BODY = {"messages": [{"role": "user", "content": "What is 47 + 85?"}]}
 
@@ -171,11 +172,13 @@ def test_a_reader_of_the_whole_is_woken_once_and_hears_a_failure() -> None:
         ]
         for number in range(3):
             whole.hold(event(number), 0.0)
-            each.put(event(number))
-            whole.put(None)
+            each.hold(event(number), 0.0)
+            each.deliver()
+            whole.beat()
             await asyncio.sleep(0)
         for stream in (whole, each):
-            stream.put(event(3, "stop"))
+            stream.hold(event(3, "stop"), 0.0)
+            assert stream.deliver()
         await asyncio.gather(*tasks)
         return heard
 
@@ -187,7 +190,11 @@ def test_a_reader_of_the_whole_is_woken_once_and_hears_a_failure() -> None:
         stream, heard = TokenStream("a", lambda _: None, True), []
         stream.hold(event(1), 0.0)
         stream.hold(event(2), 0.0)
-        stream.put(last)
+        if isinstance(last, TokenEvent):
+            stream.hold(last, 0.0)
+            stream.deliver()
+        else:
+            stream.end(last)
         with pytest.raises(error):
             await read(stream, heard)
         return heard
