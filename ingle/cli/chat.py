@@ -7,6 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING
 
+from ingle.cli.admitting import add_policy, admission
 from ingle.cli.options import add_json, add_model, add_sampling, sampling, weights_options
 from ingle.cli.terminal import BOLD, DIM, EMBER, Styled, interruptible
 from ingle.errors import ContextLengthError, InvalidRequestError
@@ -25,6 +26,7 @@ SHOWN_EXAMPLES = 6
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
     parser.add_argument("--no-think", action="store_true", help="answer without thinking first")
+    add_policy(parser)
     add_sampling(parser)
     add_json(parser)
 
@@ -32,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     from ingle.cli.loading import load
 
-    loaded = load(args.model, **weights_options(args), max_sequences=1)
+    loaded = load(args.model, **weights_options(args), **admission(args), max_sequences=1)
     conversation = Conversation(loaded, sampling(args, loaded.defaults), not args.no_think)
     interactive = sys.stdin.isatty() and sys.stdout.isatty() and not args.json
     if interactive:

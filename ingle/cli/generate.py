@@ -6,6 +6,7 @@ import argparse
 import json
 import sys
 
+from ingle.cli.admitting import add_policy, admission
 from ingle.cli.options import add_json, add_model, add_sampling, sampling, weights_options
 from ingle.cli.terminal import DIM, Styled
 from ingle.errors import InvalidRequestError
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--raw", action="store_true", help="continue the bare text, without a chat")
     parser.add_argument("--no-think", action="store_true", help="answer without thinking first")
+    add_policy(parser)
     add_sampling(parser)
     add_json(parser)
 
@@ -29,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     text = sys.stdin.read() if args.prompt == "-" else args.prompt
     if not text.strip():
         raise InvalidRequestError("The prompt is empty; give a question with -p.", "prompt")
-    loaded = load(args.model, **weights_options(args), max_sequences=1)
+    loaded = load(args.model, **weights_options(args), **admission(args), max_sequences=1)
     tokenizer = loaded.tokenizer
     if args.raw:
         prompt = [tokenizer.bos_id, *tokenizer.encode(text)]

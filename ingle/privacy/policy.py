@@ -79,15 +79,18 @@ def load_policy(name_or_path: str) -> Policy:
     return _policy(path.stem, _preset(str(base)) | keys)
 
 
-def judge(facts: Facts, policy: Policy, sealed: bool | None = None) -> Verdict:
+def judge(
+    facts: Facts, policy: Policy, sealed: bool | None = None, contents: bool = True
+) -> Verdict:
     """What a policy says of facts, with every reason.
 
     sealed: whether the process that will run the model is; None for an audit, which runs none.
+    contents: whether the facts are those of a whole audit; without, rules that ask for more rest.
     """
     reasons = []
     for rule in RULES:
         decision = rule.decision(policy)
-        if decision is None:
+        if decision is None or (rule.contents and not contents):
             continue
         found = list(rule.check(facts, policy, sealed))
         for sentence, file in found[:_MAX_REASONS]:
@@ -99,8 +102,12 @@ def judge(facts: Facts, policy: Policy, sealed: bool | None = None) -> Verdict:
 
 
 def needs_contents(policy: Policy) -> bool:
-    """Whether files must be read in full to judge, or their names, sizes and config are enough."""
-    return any(rule.contents and rule.decision(policy) is not None for rule in RULES)
+    """Whether files must be read in full to judge, or their names, sizes and config are enough.
+
+    What is not looked at leaves no doubt: a policy that does not start in doubt asks for it all.
+    """
+    asked = any(rule.contents and rule.decision(policy) is not None for rule in RULES)
+    return asked or not policy.start_undecided or policy.doubts == "refuse"
 
 
 def rule_of(name: str) -> Rule:
