@@ -72,16 +72,18 @@ def examine_addresses(entry: Entry) -> Seen:
 def _find(piece: bytes, kind: str) -> list[tuple[Literal["url", "ip", "host"], bytes, int]]:
     found: list[tuple[Literal["url", "ip", "host"], bytes, int]] = []
     spans: list[tuple[int, int]] = []
-    for match in _URL.finditer(piece):
-        if not match[0].endswith(b"//"):
-            spans.append(match.span())
-            found.append(("url", match[0].rstrip(b".,;:!?*"), match.start()))
+    if b"://" in piece:
+        for match in _URL.finditer(piece):
+            if not match[0].endswith(b"//"):
+                spans.append(match.span())
+                found.append(("url", match[0].rstrip(b".,;:!?*"), match.start()))
     if kind == "tokenizer":  # a vocabulary is full of pieces of addresses
         return found
-    for match in (*_IPV4.finditer(piece), *_IPV6.finditer(piece)):
-        if _is_ip(match[0].decode()) and not _inside(match.start(), spans):
-            found.append(("ip", match[0], match.start()))
-    if kind in _CODE:
+    for mark, pattern in ((b".", _IPV4), (b":", _IPV6)):
+        for match in pattern.finditer(piece) if mark in piece else ():
+            if _is_ip(match[0].decode()) and not _inside(match.start(), spans):
+                found.append(("ip", match[0], match.start()))
+    if kind in _CODE and b"." in piece:
         for match in _HOST.finditer(piece):
             if not _inside(match.start(), spans):
                 found.append(("host", match[0], match.start()))
