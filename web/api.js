@@ -37,6 +37,11 @@ export async function servedModel() {
   return (await (await request("/v1/models")).json()).data[0];
 }
 
+/** What seals the server, and how it was tried: {state, network, landlock, attempts, ...}. */
+export async function sealReport() {
+  return (await request("/v1/seal")).json();
+}
+
 /**
  * Streams one answer.
  * @param {{messages: {role: string, content: string}[], thinking: boolean, signal: AbortSignal}} ask

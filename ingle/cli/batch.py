@@ -21,7 +21,9 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 import msgspec
 
+from ingle.cli.admitting import add_policy, admission
 from ingle.cli.options import add_json, add_quant, weights_options
+from ingle.cli.sealing import enter
 from ingle.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("output", type=Path, metavar="OUT", help="answers are added to this file")
     parser.add_argument("--model", metavar="MODEL", help="default: the shipped reasoner")
     add_quant(parser)
+    add_policy(parser)
     parser.add_argument(
         "--max-sequences", type=int, default=32, metavar="N", help="answers at a time (%(default)s)"
     )
@@ -67,11 +70,16 @@ def run(args: argparse.Namespace) -> int:
     todo = deque(line for line in lines if line.custom_id not in done)
     tally = Tally(kept=len(lines) - len(todo))
     if todo:
+        args.output.touch()
+        enter(args, args.output)
         from ingle.cli.loading import load, make_service
         from ingle.engine.progress import progress
         from ingle.server.app import create_app
 
-        loaded = load(args.model, **weights_options(args), max_sequences=args.max_sequences)
+        loaded = load(
+            args.model, **weights_options(args), **admission(args),
+            max_sequences=args.max_sequences,
+        )  # fmt: skip
         service = make_service(loaded)
         app = create_app(service)
 

@@ -13,6 +13,9 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from ingle import __version__
+from ingle.cli.admitting import ask_audit
+from ingle.cli.options import add_unsealed
+from ingle.cli.sealing import enter
 from ingle.errors import IngleError
 
 # verb: (module, help line). The modules are imported when their verb runs, so that help is instant.
@@ -29,15 +32,32 @@ VERBS = {
     "train": ("ingle.cli.train", "pre-train a model from nothing"),
     "sft": ("ingle.cli.sft", "fine-tune a model on worked problems"),
     "eval": ("ingle.cli.evaluate", "measure a model on problems it has never seen"),
+    "audit": ("ingle.cli.audit", "what a model folder holds, and whether a policy admits it"),
+    "audit behaviour": ("ingle.privacy.behaviour_cli", "what a model does with matched probes"),
+    "sign": ("ingle.cli.sign", "sign a model folder with a key of your own"),
+    "verify": ("ingle.cli.verify", "do a folder's files, signature and statement agree"),
+    "prove": ("ingle.cli.prove", "show that nothing leaves: attack the seal, and a server's"),
 }
+
+# Every verb is sealed before it begins, but for these: pull is there for the network, prove needs
+# listeners outside the seal it attacks; the others open something first and then seal themselves.
+NEVER_SEALED = ("pull", "prove")
+SEALED_LATER = ("serve", "batch", "train", "sft", "sign")
+RUNS_A_MODEL = ("serve", "chat", "generate", "batch")  # if the policy admits it
+STOPS_CHILDREN = ("audit",)  # that a hostile file has caught in a loop
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line; returns the exit code (argparse itself exits with 2 on wrong usage)."""
+    """Run one command line; returns the exit code (argparse itself exits with 2 on wrong usage).
+
+    Without `argv` the line is the one this process was started with: the process is the command's
+    own, and most verbs seal it for good (cli/sealing.py). With it, a Python program is calling.
+    """
     arguments = list(sys.argv[1:] if argv is None else argv)
     if not arguments or arguments[0].startswith("-"):
         return _no_verb(arguments)
-    verb, *rest = arguments
+    words = 2 if " ".join(arguments[:2]) in VERBS else 1
+    verb, rest = " ".join(arguments[:words]), arguments[words:]
     if verb not in VERBS:
         print(f"ingle: no verb {verb!r}; choose from {', '.join(VERBS)}", file=sys.stderr)
         return 2
@@ -45,8 +65,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     module = import_module(module_name)
     parser = argparse.ArgumentParser(prog=f"ingle {verb}", description=_sentence(help_line))
     module.add_arguments(parser)
+    parser.set_defaults(own_process=argv is None)
+    if verb not in NEVER_SEALED:
+        add_unsealed(parser)
     args = parser.parse_args(rest)
     try:
+        if verb in RUNS_A_MODEL:
+            ask_audit(args, args.model)
+        if verb not in NEVER_SEALED + SEALED_LATER:
+            enter(args, starts="children" if verb in STOPS_CHILDREN else "nothing")
         code: int = module.run(args)
         sys.stdout.flush()
         return code
@@ -66,7 +93,7 @@ def _no_verb(arguments: list[str]) -> int:
         prog="ingle",
         usage="ingle VERB [options]",
         description="DeepSeek's recipe on your own hardware: serve, chat with and train models.",
-        epilog="\n".join(["verbs:", *(f"  {verb:<10}{line}" for verb, (_, line) in VERBS.items())])
+        epilog="\n".join(["verbs:", *(f"  {verb:<17}{line}" for verb, (_, line) in VERBS.items())])
         + "\n\nMODEL is a folder in Hugging Face layout, or nothing: the shipped reasoner.\n"
         "'ingle VERB --help' tells more.",
         formatter_class=argparse.RawDescriptionHelpFormatter,

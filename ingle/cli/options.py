@@ -56,6 +56,14 @@ def add_json(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", action="store_true", help="machine-readable output")
 
 
+def add_unsealed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--unsealed",
+        action="store_true",
+        help="run without the seal: whatever code gets to run could open connections",
+    )
+
+
 def add_sampling(parser: argparse.ArgumentParser) -> None:
     """Unset options take the model's own defaults."""
     group = parser.add_argument_group("sampling (default: what the model's files say)")

@@ -6,6 +6,7 @@ import argparse
 import errno
 import gc
 import json
+import os
 import resource
 import signal
 import socket
@@ -15,17 +16,23 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from ingle.cli.admitting import add_policy, admission
 from ingle.cli.options import add_json, add_quant, weights_options
+from ingle.cli.sealing import enter_proved
 from ingle.cli.terminal import BOLD, DIM, EMBER, Styled
 from ingle.errors import ConfigError
 
 if TYPE_CHECKING:
     from ingle.cli.loading import Loaded
+    from ingle.privacy.prove import Proof
     from ingle.server.guard import Access
+    from ingle.server.status import SealReport
 
 PORT = 8765
 DRAIN_SECONDS = 10
 MAX_CONNECTIONS = 1024
+PROBE_MEGABYTES = 128  # larger than most caches, and read in a few hundredths of a second
+STREAM_MILLISECONDS = 25  # 40 events a second: more than eyes ask for, a fraction of the cost
 SPARE_FILES = 128  # descriptors for everything that is no client
 SHOWN_EXAMPLES = 8
 
@@ -37,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     parser.add_argument("--port", type=int, default=PORT, help="port (%(default)s); 0 picks one")
     add_quant(parser)
+    add_policy(parser)
     parser.add_argument("--name", help="model name in the API (default: the folder's)")
     parser.add_argument(
         "--api-key-file",
@@ -63,6 +71,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-waiting", type=int, default=1024, metavar="N", help="queue length (%(default)s)"
     )
+    parser.add_argument(
+        "--stream-interval",
+        type=_milliseconds,
+        default=STREAM_MILLISECONDS,
+        metavar="MS",
+        help="least time between two events of a stream, which have all tokens written since "
+        "(%(default)s ms); 0 sends each token by itself, at some cost in speed",
+    )
     group = parser.add_argument_group("limits of each key (or, without keys, of all together)")
     group.add_argument("--rate-requests", type=_positive, metavar="N", help="requests a minute")
     group.add_argument("--rate-tokens", type=_positive, metavar="N", help="tokens a minute")
@@ -82,6 +98,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="how long answers may go on after SIGTERM or Ctrl-C (%(default)s)",
     )
     add_json(parser)
+
+
+def _milliseconds(text: str) -> int:
+    if not text.isdecimal() or int(text) > 1000:
+        raise argparse.ArgumentTypeError("a number from 0 to 1000 is needed")
+    return int(text)
 
 
 def _positive(text: str) -> int:
@@ -109,12 +131,17 @@ def run(args: argparse.Namespace) -> int:
     access = Access(args.host, clean_hosts(args.allow_host), keys, limits)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a crash must not write prompts to disk
     with listen(args.host, args.port) as listener:
-        _serve(args, listener, access)
+        # before a byte of the model is read, and before anything else runs in this process
+        proof = enter_proved(args, listener)
+        _serve(args, listener, access, _report(proof) if args.own_process else None)
     return 0
 
 
-def _serve(args: argparse.Namespace, listener: socket.socket, access: Access) -> None:
+def _serve(
+    args: argparse.Namespace, listener: socket.socket, access: Access, seal: SealReport | None
+) -> None:
     from ingle.cli.loading import load, make_service
+    from ingle.engine.fit import measure_bandwidth
     from ingle.server.access_log import AccessLog
     from ingle.server.app import create_app
     from ingle.server.lifecycle import Server, configure, ignore_signals, starting
@@ -124,14 +151,17 @@ def _serve(args: argparse.Namespace, listener: socket.socket, access: Access) ->
     signal.signal(signal.SIGTERM, _leave)
     with starting(listener, access):
         loaded = load(
-            args.model, **weights_options(args),
+            args.model, **weights_options(args), **admission(args),
             max_sequences=args.max_sequences, max_waiting=args.max_waiting,
         )  # fmt: skip
-    service = make_service(loaded, args.name)
+    service = make_service(
+        loaded, args.name, args.stream_interval / 1000, measure_bandwidth(PROBE_MEGABYTES)
+    )
 
     def announce() -> None:
         seconds = time.perf_counter() - started
         facts = _facts(loaded, service.model.name, listener, bool(access.keys), seconds)
+        facts["seal"] = None if seal is None else _sealing(seal)
         if args.json:
             print(json.dumps(facts), flush=True)
         else:
@@ -140,7 +170,7 @@ def _serve(args: argparse.Namespace, listener: socket.socket, access: Access) ->
     wire = Wire(connections=_connections())
     wants_log = args.log == "json" or (args.log == "auto" and not sys.stderr.isatty())
     log = AccessLog(sys.stderr.fileno()) if wants_log else None
-    app = create_app(service, access, announce, args.drain_seconds, wire, log)
+    app = create_app(service, access, announce, args.drain_seconds, wire, log, seal)
     gc.collect()
     gc.freeze()  # what was loaded never dies: collections during answers need not walk it
     ignore_signals()
@@ -189,6 +219,34 @@ def listen(host: str, port: int) -> socket.socket:
     return listener
 
 
+def _report(proof: Proof | None) -> SealReport:
+    """The proof as the API tells it: without the paths of this machine."""
+    from ingle.server.status import Attempt, SealReport
+
+    if proof is None:
+        return SealReport("unsealed")
+    from ingle.privacy.prove import NOT_COVERED, commands
+
+    seal = proof.seal
+    attempts = [Attempt(row.name, row.what, row.answer) for row in proof.rows]
+    how = list(commands(os.getpid()))
+    return SealReport(
+        "sealed", seal.seccomp, seal.landlock, seal.network, attempts, list(NOT_COVERED), how
+    )
+
+
+def _sealing(seal: SealReport) -> dict[str, Any]:
+    """What the banner and --json say of the seal."""
+    return {
+        "state": seal.state,
+        "rules": seal.rules,
+        "landlock": seal.landlock,
+        "network": seal.network,
+        "attempts": len(seal.attempts),
+        "pid": os.getpid(),
+    }
+
+
 def _facts(
     loaded: Loaded, name: str, listener: socket.socket, keyed: bool, seconds: float
 ) -> dict[str, Any]:
@@ -219,8 +277,19 @@ def _banner(facts: dict[str, Any], out: Styled) -> None:
     out.line(f"  Chat page   {facts['url']}", EMBER)
     base = f"OPENAI_BASE_URL={facts['openai_base_url']}"
     out.line(f"  OpenAI API  export {base} OPENAI_API_KEY={key}")
+    if (seal := facts["seal"]) is not None:
+        out.line(f"  Seal        {_seal_line(seal)}")
     if facts["examples"]:
         out.line("\n  Ask it, for example:")
         for example in facts["examples"][:SHOWN_EXAMPLES]:
             out.line(f"    {example}", DIM)
     out.line("\n  Ctrl-C stops the server.\n", DIM)
+
+
+def _seal_line(seal: dict[str, Any]) -> str:
+    if seal["state"] == "unsealed":
+        return "NONE: code in the model's files or in a library could open connections"
+    depth = ["empty network" if seal["network"] == "empty" else f"network {seal['network']}",
+             "files confined" if seal["landlock"] else "files not confined"]  # fmt: skip
+    tried = f"{seal['attempts']} attempts to get out were refused"
+    return f"{tried} · {' · '.join(depth)} · ingle prove --pid {seal['pid']}"

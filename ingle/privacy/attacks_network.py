@@ -192,7 +192,7 @@ def bind_left(field: Field) -> None:
 
 def name_server(field: Field) -> None:
     """the address of a host name, asked of a name server"""
-    socket.getaddrinfo("ingle-prove.invalid", 80)
+    socket.getaddrinfo(b"ingle-prove.invalid", 80)  # bytes: no codec is to be loaded
 
 
 def _open(family: int, kind: int, protocol: int = 0) -> None:

@@ -201,6 +201,7 @@ def thirty_two_bit(field: Field) -> None:
 
 def void_calls(names: Sequence[str], field: Field) -> None:
     """each call that is refused whatever it asks, with arguments that do no harm"""
+    os.setsid()  # vhangup should find no terminal
     each(lambda name: call(name, *_VOID.get(name, (-1,) * 6)), names)
 
 

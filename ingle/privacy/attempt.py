@@ -57,6 +57,10 @@ class Attack:
     def what(self) -> str:
         return (self.run.__doc__ or "").strip().split("\n")[0]
 
+    def refused(self, answer: str) -> bool:
+        """Whether an answer is the seal's."""
+        return answer in self.answers if self.answers else answer != "done"
+
 
 @dataclass(frozen=True)
 class Row:
@@ -85,18 +89,18 @@ def each(attempt: Callable[[T], object], ways: Iterable[T]) -> None:
 def run_attacks(witness: Witness, attacks: Sequence[Attack]) -> list[Row]:
     """Try all, each in a child of this process, and ask the witness."""
     witness.forget()
-    answers = [_try(attack, witness) for attack in attacks]
+    answers = [answer(attack, witness) for attack in attacks]
     heard = witness.heard()
     rows = []
-    for attack, answer in zip(attacks, answers, strict=True):
+    for attack, got in zip(attacks, answers, strict=True):
         out = attack.name in heard
-        refused = answer in attack.answers if attack.answers else answer != "done"
-        held = not out and (refused or not attack.effect)
-        rows.append(Row(attack.name, attack.what, answer, out, held))
+        held = not out and (attack.refused(got) or not attack.effect)
+        rows.append(Row(attack.name, attack.what, got, out, held))
     return rows
 
 
-def _try(attack: Attack, witness: Witness) -> str:
+def answer(attack: Attack, witness: Witness) -> str:
+    """Try one in a child of this process; "done", the errno's name, or the signal that killed it."""
     bait = witness.bait() if attack.bait else {}
     reader, writer = os.pipe()
     child = os.fork()
@@ -111,11 +115,11 @@ def _try(attack: Attack, witness: Witness) -> str:
     for descriptor in bait.values():
         os.close(descriptor)
     with open(reader, "rb") as answers:
-        answer = answers.read().decode()
+        got = answers.read().decode()
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         return signal.Signals(os.WTERMSIG(status)).name
-    return answer or "done"  # another program took its place
+    return got or "done"  # another program took its place
 
 
 def _outcome(attack: Attack, field: Field) -> str:

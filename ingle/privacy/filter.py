@@ -13,6 +13,7 @@ from typing import Literal
 from ingle.privacy.bpf import ENOSYS, Rule, Test
 
 Profile = Literal["sealed", "private-net"]
+Starts = Literal["nothing", "children", "programs"]
 
 AF_UNIX, AF_INET, AF_INET6, SOCK_STREAM, IPPROTO_TCP = 1, 2, 10, 1, 6
 MSG_FASTOPEN = 0x20000000
@@ -29,8 +30,12 @@ _NO_FASTOPEN = {
 _NO_ADDRESS = (Test(4, 0), Test(4, 0, half=1))
 
 
-def rules(profile: Profile, programs: bool, pid: int) -> list[Rule]:
-    """The filter of a process; programs: whether it may start others, sealed like itself."""
+def rules(profile: Profile, starts: Starts, pid: int) -> list[Rule]:
+    """The filter of the process `pid`.
+
+    starts: what it may start, all sealed like itself: "children" are forks that it may also stop
+    (whom it signals is then Landlock's to limit), "programs" any program.
+    """
     refused = [*_ALWAYS]
     if profile == "sealed":
         options = tuple((Test(1, level), Test(2, option))
@@ -46,10 +51,12 @@ def rules(profile: Profile, programs: bool, pid: int) -> list[Rule]:
                          for family in (AF_INET, AF_INET6)
                          for protocol in (0, IPPROTO_TCP))  # fmt: skip
         refused.append(Rule("sockets", ("socket",), "only TCP, in a network of its own", families))
-    if not programs:
+    if starts != "programs":
+        everything = "everything it runs is loaded by then"
+        refused.append(Rule("programs", ("execve", "execveat"), everything))
+    if starts == "nothing":
         own = ((Test(0, pid),),)
         refused += [
-            Rule("programs", ("execve", "execveat"), "everything it runs is loaded by then"),
             Rule("signals", ("kill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"),
                  "a process can be told things by signals", own),
             Rule("signals by thread", ("tkill",), "as above; obsolete"),

@@ -41,8 +41,7 @@ def abi() -> int:
 def restrict(writable: Iterable[Path], tcp: bool) -> int:
     """Confine this thread, and those it starts, and return the ABI; needs no_new_privs.
 
-    writable: folders with all below, and files; those that do not exist stay unwritable. tcp:
-    whether TCP stays possible.
+    writable: folders with all below, and files. tcp: whether TCP stays possible.
     """
     version = abi()
     if version == 0:
@@ -59,7 +58,7 @@ def restrict(writable: Iterable[Path], tcp: bool) -> int:
     ruleset = call("landlock_create_ruleset", attributes, len(attributes), 0)
     try:
         for path in writable:
-            with suppress(FileNotFoundError):
+            with suppress(OSError):  # what cannot be opened stays unwritable
                 _allow(ruleset, path, known)
         call("landlock_restrict_self", ruleset, 0)
     finally:

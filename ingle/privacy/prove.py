@@ -17,7 +17,7 @@ from ingle.errors import SealError
 from ingle.privacy.attacks import attacks
 from ingle.privacy.attempt import Attack, Row, run_attacks
 from ingle.privacy.descriptors import held_sockets
-from ingle.privacy.filter import Profile
+from ingle.privacy.filter import Profile, Starts
 from ingle.privacy.landlock import abi
 from ingle.privacy.seal import Seal, seal
 from ingle.privacy.witness import Witness
@@ -71,7 +71,7 @@ class Proof:
 
 def prove_here(sealed: Seal, witness: Witness) -> Proof:
     """Attack this process, which is sealed; the witness was made before. Raises SealError."""
-    tried = attacks(sealed.profile, sealed.programs, sealed.landlock, witness.places)
+    tried = attacks(sealed.profile, sealed.starts, sealed.landlock, witness.places)
     proof = Proof(sealed, run_attacks(witness, tried))
     if proof.failed:
         names = ", ".join(f"{row.name} ({row.answer})" for row in proof.failed)
@@ -79,19 +79,19 @@ def prove_here(sealed: Seal, witness: Witness) -> Proof:
     return proof
 
 
-def prove(profile: Profile, writable: Sequence[Path], programs: bool = False) -> Proof:
+def prove(profile: Profile, writable: Sequence[Path], starts: Starts = "nothing") -> Proof:
     """Attack a sealed child of this process, then one that is not sealed."""
     witness = Witness()
     try:
         places = witness.places
 
         def sealed() -> dict[str, Any]:
-            closed = seal(profile, writable, programs=programs)
-            tried = attacks(profile, closed.programs, closed.landlock, places)
+            closed = seal(profile, writable, starts=starts)
+            tried = attacks(profile, closed.starts, closed.landlock, places)
             return {"seal": asdict(closed), "rows": _rows(witness, tried)}
 
         def control() -> dict[str, Any]:
-            tried = attacks("sealed", False, abi(), places)
+            tried = attacks("sealed", "nothing", abi(), places)
             return {"rows": _rows(witness, [attack for attack in tried if attack.control])}
 
         found, without = in_child(sealed), in_child(control)
@@ -118,6 +118,8 @@ def in_child(work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
                     json.dump({"done": work()}, out)
                 except SealError as error:
                     json.dump({"refused": str(error)}, out)
+                except Exception as error:
+                    json.dump({"refused": f"It could not be tried: {type(error).__name__}."}, out)
         finally:
             os._exit(0)
     os.close(writer)

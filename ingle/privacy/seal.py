@@ -24,7 +24,7 @@ from ingle.errors import SealError
 from ingle.privacy import landlock, namespaces
 from ingle.privacy.bpf import Rule, assemble, install
 from ingle.privacy.descriptors import check_descriptors
-from ingle.privacy.filter import Profile, rules
+from ingle.privacy.filter import Profile, Starts, rules
 from ingle.privacy.syscalls import ARCHITECTURES, call
 
 _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 4, 38
@@ -56,7 +56,7 @@ class Seal:
     landlock: int
     network: str
     no_new_privs: bool
-    programs: bool
+    starts: Starts
     writable: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -76,36 +76,40 @@ def seal(
     profile: Profile = "sealed",
     writable: Sequence[Path] = (),
     sockets: Sequence[socket] = (),
-    programs: bool = False,
+    starts: Starts = "nothing",
 ) -> Seal:
     """Seal this process for good and say what is in force; SealError where that is impossible.
 
     writable: folders and files that may be written; folders are made. sockets: those it may keep,
-    such as a listening one. programs: whether it may start others, which are sealed alike.
+    such as a listening one. starts: see `filter.rules`; private-net always starts programs.
     """
     _check_system()
+    if profile == "private-net":
+        starts = "programs"
     if len(os.listdir("/proc/self/task")) > 1:
         raise SealError("The seal must be closed before a process has a second thread.")
     check_descriptors(one.fileno() for one in sockets)
     network = _leave_network(profile)
     places = [path.absolute() for path in writable]
     for path in places:
-        if not path.exists():
-            path.mkdir(parents=True, mode=0o700)
+        try:
+            if not path.exists():
+                path.mkdir(parents=True, mode=0o700)
+        except OSError as error:
+            raise SealError(f"{path.name} cannot be made or seen: {error.strerror}.") from None
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     try:
         call("prctl", _SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         call("prctl", _SET_DUMPABLE, 0, 0, 0, 0)  # core dumps into a pipe heed no limit
-        several = programs or profile == "private-net"
         devices = [device for name in DEVICES for device in Path("/dev").glob(name)]
-        shared = [SHARED_MEMORY] if several else []
+        shared = [SHARED_MEMORY] if starts == "programs" else []
         confined = landlock.restrict([*places, *devices, *shared], tcp=profile == "private-net")
-        refused = rules(profile, several, os.getpid())
+        refused = rules(profile, starts, os.getpid())
         close(refused)
     except OSError as error:
         raise _impossible(f"the kernel refused a filter ({error.strerror})") from None
     places_shown = tuple(str(path) for path in [*places, *shared])
-    return Seal(profile, len(refused), confined, network, True, several, places_shown)
+    return Seal(profile, len(refused), confined, network, True, starts, places_shown)
 
 
 def close(refused: Sequence[Rule]) -> None:

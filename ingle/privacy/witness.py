@@ -239,9 +239,10 @@ class _Outside:
     def _give_bait(self) -> None:
         """A listener, one of its connections, an unused datagram socket, a terminal."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            with socket.create_connection(listener.getsockname()) as other:
-                accepted, _ = listener.accept()
-                self.keep.append(other.dup())
+            client = socket.socket()
+            client.connect(listener.getsockname())
+            self.keep.append(client)
+            accepted, _ = listener.accept()
             with accepted, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as datagram:
                 given = [listener.fileno(), accepted.fileno(), datagram.fileno(), self.keyboard]
                 socket.send_fds(self.channel, [b"!"], [*given, self.network])

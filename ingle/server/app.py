@@ -29,7 +29,7 @@ from ingle.server.responses import Responses
 from ingle.server.responses_types import ResponsesRequest
 from ingle.server.routes import DELETE, GET, POST, Endpoint, RouteTable
 from ingle.server.service import EngineService
-from ingle.server.status import model_endpoints, probes
+from ingle.server.status import SealReport, model_endpoints, probes, seal_endpoint
 from ingle.server.tokens import DetokenizeRequest, TokenizeRequest, Tokens
 from ingle.server.wire import Wire
 
@@ -41,18 +41,24 @@ def create_app(
     drain_seconds: float = 10.0,
     wire: Wire | None = None,
     log: AccessLog | None = None,
+    seal: SealReport | None = None,
 ) -> ASGIApp:
     """The whole server as an ASGI app; the service starts and stops with its lifespan.
 
     access: who may come in; the default is loopback without a key. on_ready: called once requests
     are accepted. drain_seconds: how long open answers may take to end at shutdown. wire: the
-    connections it is served on, for its metrics. log: gets a line for each request.
+    connections it is served on, for its metrics. log: gets a line for each request. seal: of this
+    process, if it is the server's own.
     """
     access, wire = access or Access(), wire or Wire()
 
     async def measure(request: Request) -> Response:
         page = metrics.page(
-            service.metrics, service.stats(), service.open_requests, (wire.open, wire.refused)
+            service.metrics,
+            service.stats(),
+            service.open_requests,
+            (wire.open, wire.refused),
+            service.bandwidth,
         )
         return Response(
             page, media_type=metrics.CONTENT_TYPE, headers={"Cache-Control": "no-store"}
@@ -66,7 +72,7 @@ def create_app(
         return json_response(description())
 
     table = RouteTable([
-        *_endpoints(service, access),
+        *_endpoints(service, access, seal),
         Endpoint("/metrics", GET, measure, None, "Counters and times.", media_type="text/plain"),
         Endpoint("/openapi.json", GET, describe, None, "This description."),
         *page_endpoints(load_static()),
@@ -94,7 +100,7 @@ def create_app(
     return Guard(app, access, table, lambda: service.state, service.metrics, log)
 
 
-def _endpoints(service: EngineService, access: Access) -> list[Endpoint]:
+def _endpoints(service: EngineService, access: Access, seal: SealReport | None) -> list[Endpoint]:
     chat, completions = ChatCompletions(service), Completions(service)
     messages, responses, tokens = Messages(service), Responses(service), Tokens(service)
     count, under = messages.count_tokens, "/v1/responses/{id}"
@@ -116,7 +122,8 @@ def _endpoints(service: EngineService, access: Access) -> list[Endpoint]:
         Endpoint("/tokenize", POST, tokens.tokenize, TokenizeRequest, "Text to token ids."),
         Endpoint("/detokenize", POST, tokens.detokenize, DetokenizeRequest, "Token ids to text."),
         *model_endpoints(service),
-        *probes(lambda: service.state, everyone_may_know),
+        seal_endpoint(seal or SealReport("unsealed")),
+        *probes(lambda: service.state, everyone_may_know, seal),
     ]  # fmt: skip
 
 

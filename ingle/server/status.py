@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from msgspec import Struct
 from starlette.requests import Request
@@ -14,11 +15,38 @@ from ingle.server.service import EngineService, State
 
 
 class Status(Struct, omit_defaults=True):
-    """status: starting, ok, stopping or failed. The rest is told where no keys are in force."""
+    """status: starting, ok, stopping or failed. seal: sealed or unsealed, if the process is the
+    server's own. The rest is told where no keys are in force."""
 
     status: State
+    seal: str | None = None
     model: str | None = None
     open_requests: int | None = None
+
+
+class Attempt(Struct):
+    """One attempt to get something out, and the kernel's answer to it."""
+
+    name: str
+    what: str
+    answer: str
+
+
+class SealReport(Struct):
+    """What keeps this server's secrets in. state: sealed or unsealed, the rest being empty then.
+
+    rules: of the system call filter. landlock: ABI, 0 if files are not confined. network: "empty",
+    or why it is the machine's. attempts: made on this process when it started; had one succeeded,
+    it would not have. commands: check it without ingle.
+    """
+
+    state: Literal["sealed", "unsealed"]
+    rules: int = 0
+    landlock: int = 0
+    network: str = ""
+    attempts: list[Attempt] = []
+    not_covered: list[str] = []
+    commands: list[str] = []
 
 
 class ModelCard(Struct):
@@ -54,16 +82,19 @@ class Balance(Struct):
 
 
 def probes(
-    state: Callable[[], State], told: Callable[[], tuple[str, int]] | None = None
+    state: Callable[[], State],
+    told: Callable[[], tuple[str, int]] | None = None,
+    seal: SealReport | None = None,
 ) -> list[Endpoint]:
     """`/health` (restart me if this is not 200) and `/ready` (send me requests if it is).
 
-    told: model and open requests, for servers where everyone may know them.
+    told: model and open requests, for servers where everyone may know them. seal: of its process.
     """
+    word = None if seal is None else seal.state
 
     def status() -> Status:
         model, open_requests = (None, None) if told is None else told()
-        return Status(state(), model, open_requests)
+        return Status(state(), word, model, open_requests)
 
     async def health(request: Request) -> Response:
         return json_response(status(), 503 if state() == "failed" else 200)
@@ -97,6 +128,15 @@ def model_endpoints(service: EngineService) -> list[Endpoint]:
         Endpoint("/v1/models/{id:path}", GET, model, None, "Describe a model.", reply=ModelCard),
         Endpoint("/user/balance", GET, balance, None, "Nothing is charged here.", reply=Balance),
     ]
+
+
+def seal_endpoint(seal: SealReport) -> Endpoint:
+    """What the page's badge opens."""
+
+    async def report(request: Request) -> Response:
+        return json_response(seal)
+
+    return Endpoint("/v1/seal", GET, report, None, "What keeps things in.", reply=SealReport)
 
 
 def model_card(service: EngineService) -> ModelCard:

@@ -1,7 +1,7 @@
 // The chat page: one conversation, kept in this tab, sent to the server it came from.
 
-import { ApiError, servedModel, streamChat, useKey } from "./api.js";
-import { AnswerView, addFailure, addUser, drawExamples } from "./view.js";
+import { ApiError, sealReport, servedModel, streamChat, useKey } from "./api.js";
+import { AnswerView, addFailure, addUser, drawExamples, drawSeal } from "./view.js";
 
 const $ = (id) => document.getElementById(id);
 const SHOWN_EXAMPLES = 8;
@@ -16,6 +16,7 @@ async function greet() {
     const model = await servedModel();
     context = model.context_length;
     $("model").textContent = model.id;
+    showSeal(await sealReport());
     drawExamples($("examples"), model.examples.slice(0, SHOWN_EXAMPLES), ask);
     if (model.examples.length) {
       $("welcome-text").textContent =
@@ -25,6 +26,15 @@ async function greet() {
   } catch (error) {
     fail(error);
   }
+}
+
+/** @param {{state: string}} seal */
+function showSeal(seal) {
+  const badge = $("seal");
+  badge.hidden = false;
+  badge.textContent = seal.state === "sealed" ? "Sealed" : "Not sealed";
+  badge.classList.toggle("bad", seal.state !== "sealed");
+  drawSeal($("seal-report"), seal);
 }
 
 /** @param {string} text */
@@ -131,6 +141,7 @@ document.addEventListener("keydown", (event) => {
 });
 $("stop").addEventListener("click", stop);
 $("new-chat").addEventListener("click", newChat);
+$("seal").addEventListener("click", () => $("seal-dialog").showModal());
 $("key-form").addEventListener("submit", (event) => {
   event.preventDefault();
   useKey($("key").value);

@@ -36,6 +36,39 @@ export function drawExamples(list, examples, onPick) {
   );
 }
 
+/** What the badge opens: the seal in words, then every attempt to get something out of it. */
+export function drawSeal(parent, seal) {
+  const sealed = seal.state === "sealed";
+  const network = seal.network === "empty" ? "Its own network is empty." : `Its network is ${seal.network}.`;
+  const files = seal.landlock ? "Files are written to its own folder only." : "Its files are not confined.";
+  const words = sealed
+    ? `The Linux kernel lets no code in this server open a connection or reach another program. ${network} ${files} ` +
+      `When it started, ${seal.attempts.length} attempts to get something out were made on it; all were refused.`
+    : "This server runs without the seal: it opens no connections, but nothing forbids it to.";
+  parent.replaceChildren(element("p", "", words));
+  if (!sealed) return;
+  const table = element("table");
+  for (const { name, what, answer } of seal.attempts) {
+    const row = element("tr");
+    row.append(element("th", "", name), element("td", "", what), element("td", "", answer));
+    table.append(row);
+  }
+  parent.append(
+    element("h3", "", "What was tried"),
+    table,
+    element("h3", "", "What no seal covers"),
+    list(seal.not_covered, ""),
+    element("h3", "", "Check it yourself, on the server"),
+    list(seal.commands, "command"),
+  );
+}
+
+function list(texts, className) {
+  const items = element("ul");
+  items.append(...texts.map((text) => element("li", className, text)));
+  return items;
+}
+
 /** One answer while it is written: thought above, answer below, numbers at the end. */
 export class AnswerView {
   /** @param {HTMLElement} parent */
