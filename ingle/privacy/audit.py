@@ -47,7 +47,8 @@ from ingle.privacy.tokenizers import Tokens, examine_round_trip, examine_tokeniz
 _UNHASHED = ("file.many", "file.sparse")  # folders whose bytes have no end
 _MAX_FINDINGS = 1000
 
-Part, Place = TypeVar("Part"), TypeVar("Place")
+Part = TypeVar("Part")
+Place = TypeVar("Place")
 Progress = Callable[[int, int], None]
 
 
@@ -61,9 +62,7 @@ def audit(folder: Path, policy: Policy, progress: Progress | None = None) -> Aud
     return Audit(facts=facts, verdict=judge(facts, policy))
 
 
-def gather_facts(
-    folder: Path, progress: Progress | None = None, keys: Sequence[str] = ()
-) -> Facts:
+def gather_facts(folder: Path, progress: Progress | None = None, keys: Sequence[str] = ()) -> Facts:
     """Everything there is to know about a folder without running anything in it.
 
     keys: public keys (PEM) whose signatures are trusted.
@@ -75,8 +74,9 @@ def gather_facts(
     tokens = _examine_tokenizer(home, entries)
     template = _examine_template(home, entries, tokens)
     licence, licence_findings = read_licences(tensors.identity.name, entries)
-    findings += [f for part in (*seen, tensors, tokens, template) for f in part.findings]
-    findings += licence_findings + list(_formats(entries))
+    findings += [finding for part in seen for finding in part.findings]
+    findings += [*tensors.findings, *tokens.findings, *template.findings]
+    findings += [*licence_findings, *_formats(entries)]
     files = _hash(home, entries, findings, progress)
     return Facts(
         digest=manifest_digest(files),

@@ -236,3 +236,9 @@ def text_of(name: str) -> str:
     """A file name (or other text from a file) that JSON can hold: lone surrogates, which stand for
     bytes that are no UTF-8, are written as escapes."""
     return name.encode("utf-8", "backslashreplace").decode()
+
+
+if __name__ == "__main__":
+    import json
+
+    print(json.dumps(json_schema(), indent=1))
