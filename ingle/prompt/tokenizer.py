@@ -52,6 +52,7 @@ class Tokenizer:
         }
         self._bytes |= {index: name.encode() for index, name in self._special_names.items()}
         self.vocab_size = max(self._bytes, default=-1) + 1
+        self._longest = max(map(len, self._bytes.values()), default=1)
         self.bos_id = self._boundary(bos, "bos")
         self.eos_id = self._boundary(eos, "eos")
 
@@ -79,6 +80,14 @@ class Tokenizer:
         """
         ids: list[int] = self._plain.encode(well_formed(text), add_special_tokens=False).ids
         return ids
+
+    def least_tokens(self, characters: int) -> int:
+        """Tokens that a text so long has at least, known without looking at it.
+
+        A token holds no more characters than it has bytes, and of the characters that Unicode's
+        composition joins, which some tokenizers apply before, never more than four make one.
+        """
+        return -(-characters // (4 * self._longest))
 
     def special(self, name: str) -> int:
         """The id of a special token such as `<｜User｜>`; ConfigError where there is none."""

@@ -123,6 +123,7 @@ class Completions:
         )
         prepared = []
         for prompt in asked.prompts:
+            service.check_text(len(prompt), "prompt")
             ids = self._encode(prompt, asked.suffix)
             service.check_length(len(ids), params.max_tokens)
             prepared.append(Prepared(ids, params, plain=True))

@@ -19,7 +19,7 @@ from ingle.engine.explain import PrefixReport
 from ingle.engine.grammar import GrammarCompiler
 from ingle.engine.request import Request, SamplingParams, TokenEvent
 from ingle.engine.stats import EngineStats
-from ingle.errors import ModelNotFoundError
+from ingle.errors import ContextLengthError, ModelNotFoundError
 from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.server.errors import EngineFailedError, UnavailableError
 from ingle.server.exchange import CURRENT
@@ -165,6 +165,17 @@ class EngineService:
     def check_length(self, prompt_tokens: int, max_tokens: int | None) -> None:
         """Raise ContextLengthError unless prompt and requested output fit the context."""
         self._engine.check_length(prompt_tokens, max_tokens)
+
+    def check_text(self, characters: int, param: str) -> None:
+        """Raise ContextLengthError for a text too long for the context whatever is in it, which
+        need not be encoded to be told so: megabytes take seconds."""
+        least = self.tokenizer.least_tokens(characters)
+        if least > self.context:
+            raise ContextLengthError(
+                f"The prompt has at least {least} tokens; the context holds {self.context} tokens "
+                "of prompt and output. Shorten the prompt.",
+                param,
+            )
 
     def explain(self, prompt: list[int], salt: bytes) -> PrefixReport:
         """How much of a prompt the cache holds, and why not more."""

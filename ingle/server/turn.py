@@ -75,6 +75,9 @@ def prepare(turn: Turn, params: SamplingParams, service: EngineService) -> Prepa
         raise InvalidRequestError(  # the format binds the answer, of which a part is given
             f"response_format {turn.output.kind} should not be used with prefix", turn.output.param
         )
+    # of an assistant's messages the format may drop a part
+    told = [said.get("content") for said in turn.messages if said["role"] != "assistant"]
+    service.check_text(sum(len(text) for text in told if isinstance(text, str)), "messages")
     prompt, starts = encoder.encode_marked(
         turn.messages,
         tokenizer,

@@ -147,6 +147,8 @@ class Connection(HttpToolsProtocol):
         size = len(self.url) + sum(len(name) + len(value) for name, value in self.headers)
         if size > self._wire.head_bytes:
             raise _RefusedError(LARGE_HEAD)
+        if not self.url.startswith((b"/", b"*")) and not self._names_its_host():
+            raise _RefusedError(BAD_REQUEST)
         if len(self.pipeline) >= MAX_PIPELINED:
             raise _RefusedError(PIPELINED)
         self._in_head = self._body_done = False
@@ -155,6 +157,18 @@ class Connection(HttpToolsProtocol):
         self._wire.idle.pop(self, None)
         self._wire.busy.add(self)
         super().on_headers_complete()
+
+    def _names_its_host(self) -> bool:
+        """Whether a whole URL in the request line, as for a proxy, has the host of the header: who
+        may ask is decided by that one."""
+        try:
+            host = httptools.parse_url(self.url)
+        except httptools.HttpParserInvalidURLError:
+            return False
+        named = host.host or b""
+        if host.port:
+            named += b":%d" % host.port
+        return [named] == [value for name, value in self.headers if name == b"host"]
 
     def on_body(self, body: bytes) -> None:
         if self.cycle.response_complete:

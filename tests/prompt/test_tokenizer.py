@@ -65,6 +65,15 @@ def test_any_text_survives_and_never_becomes_special(tokenizer: Tokenizer) -> No
         assert not any(map(tokenizer.is_special, ids))
 
 
+def test_a_text_has_no_fewer_tokens_than_its_length_tells(tokenizer: Tokenizer) -> None:
+    rng = random.Random(3)
+    longest = max(range(tokenizer.vocab_size), key=lambda i: len(tokenizer.token_bytes(i)))
+    texts = [_random_text(rng) for _ in range(200)] + [tokenizer.decode([longest]) * 500, ""]
+    for text in texts:
+        assert tokenizer.least_tokens(len(text)) <= len(tokenizer.encode(text))
+    assert tokenizer.least_tokens(1 << 22) > 1000
+
+
 def test_specials_by_name_only(tokenizer: Tokenizer) -> None:
     for name in DEEPSEEK_SPECIALS:
         index = tokenizer.special(name)

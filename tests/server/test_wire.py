@@ -72,6 +72,8 @@ MALFORMED = {
     "blank before colon": GET + b"X : y\r\n\r\n",
     "nul in a header": GET + b"X: \x00\r\n\r\n",
     "carriage return in a header": GET + b"X: a\rb\r\n\r\n",
+    "URL of another host": b"GET http://evil.example/health HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "URL of another port": b"GET http://localhost:1/health HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "bytes in the path": b"GET /\xff\xfe HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "TLS": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\x00" * 64,
@@ -96,6 +98,14 @@ def test_malformed_requests_are_400_and_closed(live, data):
 )
 def test_upgrades_are_refused_in_words(live, data):
     assert refusal(send(live, data)) == (400, "no_upgrade")
+
+
+def test_a_whole_url_of_this_host_is_a_path(live):
+    """As clients send it that take us for a proxy."""
+    reply = send(
+        live, GET.replace(b"GET /", b"GET http://localhost/") + b"Connection: close\r\n\r\n"
+    )
+    assert reply.startswith(b"HTTP/1.1 200")
 
 
 def test_broken_chunks_do_not_reach_the_engine(live):
