@@ -18,7 +18,7 @@ from typing import TypeVar
 from ingle.privacy.witness import Places, Witness, mark
 
 T = TypeVar("T")
-_SECONDS = 20  # an attempt that takes longer has failed
+_SECONDS = 60  # an attempt that takes longer has failed
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,10 @@ def each(attempt: Callable[[T], object], ways: Iterable[T]) -> None:
 
 
 def run_attacks(witness: Witness, attacks: Sequence[Attack]) -> list[Row]:
-    """Try all, each in a child of this process, and ask the witness."""
+    """Try all at once, each in a child of this process, and ask the witness."""
     witness.forget()
-    answers = [answer(attack, witness) for attack in attacks]
+    children = [_start(attack, witness) for attack in attacks]
+    answers = [_end(*child) for child in children]
     heard = witness.heard()
     rows = []
     for attack, got in zip(attacks, answers, strict=True):
@@ -100,7 +101,12 @@ def run_attacks(witness: Witness, attacks: Sequence[Attack]) -> list[Row]:
 
 
 def answer(attack: Attack, witness: Witness) -> str:
-    """Try one in a child of this process; "done", the errno's name, or the signal that killed it."""
+    """Try one and return what it met, as in `Row.answer`."""
+    return _end(*_start(attack, witness))
+
+
+def _start(attack: Attack, witness: Witness) -> tuple[int, int]:
+    """A child that tries, and the pipe it answers through."""
     bait = witness.bait() if attack.bait else {}
     reader, writer = os.pipe()
     child = os.fork()
@@ -114,6 +120,10 @@ def answer(attack: Attack, witness: Witness) -> str:
     os.close(writer)
     for descriptor in bait.values():
         os.close(descriptor)
+    return child, reader
+
+
+def _end(child: int, reader: int) -> str:
     with open(reader, "rb") as answers:
         got = answers.read().decode()
     _, status = os.waitpid(child, 0)

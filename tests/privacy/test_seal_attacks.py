@@ -48,7 +48,7 @@ def mutants(whole):
             for test in way:
                 weaker = tuple(other for other in way if other != test)
                 ways = (*rule.unless[:at], weaker, *rule.unless[at + 1 :])
-                yield f"{rule.name}: {test}", [*rest, replace(rule, unless=ways)]
+                yield f"{rule.name}: way {at} without {test}", [*rest, replace(rule, unless=ways)]
 
 
 def caught(make) -> str | None:
