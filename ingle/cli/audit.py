@@ -28,6 +28,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--policy", default="personal", metavar="NAME_OR_FILE",
         help="personal, workplace, critical-infrastructure, restricted, or a policy.toml",
     )  # fmt: skip
+    parser.add_argument(
+        "--behaviour", type=Path, metavar="FILE",
+        help="a report of `ingle audit behaviour --json`, for policies that ask for one",
+    )  # fmt: skip
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--html", action="store_true", help="print the report as one web page")
     form.add_argument("--json", action="store_true", help="machine-readable output")
@@ -41,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     from ingle.privacy.policy import load_policy
 
     policy = load_policy(args.policy)
-    found = audit(_folder(args.model), policy, _progress if sys.stderr.isatty() else None)
+    progress = _progress if sys.stderr.isatty() else None
+    found = audit(_folder(args.model), policy, progress, args.behaviour)
     if args.html:
         from ingle.privacy.audit_html import html_page
 

@@ -6,11 +6,13 @@ Whatever is parsed is parsed in a limited child (limited.py): a file that blows 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from hashlib import sha256
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
+from ingle.errors import InvalidRequestError
 from ingle.privacy.addresses import examine_addresses
 from ingle.privacy.archives import HOLDING, examine_holding
 from ingle.privacy.code import CODE_KINDS, JSON_KINDS, examine_code, examine_json
@@ -52,13 +54,19 @@ Place = TypeVar("Place")
 Progress = Callable[[int, int], None]
 
 
-def audit(folder: Path, policy: Policy, progress: Progress | None = None) -> Audit:
+def audit(
+    folder: Path, policy: Policy, progress: Progress | None = None, behaviour: Path | None = None
+) -> Audit:
     """Facts of a folder and the policy's verdict.
 
-    progress hears (bytes hashed, bytes in all). Raises WeightsError for a folder that cannot be
-    read at all; everything else that is wrong with it is a finding.
+    progress hears (bytes hashed, bytes in all). behaviour: a report of `ingle audit behaviour
+    --json`. Raises WeightsError for a folder that cannot be read at all, InvalidRequestError for a
+    report that is none, or of other files; everything else that is wrong is a finding.
     """
-    facts = gather_facts(folder, progress, policy.signing_keys)
+    facts = gather_facts(folder, progress)
+    if behaviour is not None:
+        report = _report_digest(behaviour, facts.digest)
+        facts = msgspec.structs.replace(facts, behaviour_report=report)
     return Audit(facts=facts, verdict=judge(facts, policy))
 
 
@@ -91,6 +99,32 @@ def gather_facts(folder: Path, progress: Progress | None = None, keys: Sequence[
         weights=tensors.weights,
         findings=tuple(sorted(set(findings), key=_order)[:_MAX_FINDINGS]),
     )
+
+
+class _Report(msgspec.Struct):
+    """What is read of a behaviour report."""
+
+    schema: Literal["ingle.audit.behaviour/1"]
+    digest: str
+
+
+def _report_digest(report: Path, files: str) -> str:
+    """SHA-256 of a behaviour report, if it is of the files with this digest."""
+    try:
+        raw = report.read_bytes()
+        named = msgspec.json.decode(raw, type=_Report).digest
+    except (OSError, msgspec.MsgspecError):
+        raise InvalidRequestError(
+            "The behaviour report cannot be read; write one with: "
+            "ingle audit behaviour MODEL --json > FILE",
+            "behaviour",
+        ) from None
+    if named != files:
+        raise InvalidRequestError(
+            "The behaviour report is of other files than this folder's; write it anew.",
+            "behaviour",
+        )
+    return sha256(raw).hexdigest()
 
 
 def _examine_files(entries: list[Entry]) -> Iterable[Seen]:

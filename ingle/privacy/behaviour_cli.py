@@ -70,12 +70,17 @@ def _settings(args: argparse.Namespace) -> Any:
 def _audit(model: str | None, args: argparse.Namespace, settings: Any) -> dict[str, Any]:
     from ingle.cli.options import weights_options
     from ingle.engine.llm import LLM
+    from ingle.models.local import resolve_model
     from ingle.privacy.behaviour.report import audit
     from ingle.privacy.behaviour.subject import ModelSubject
+    from ingle.privacy.digests import hash_files
+    from ingle.privacy.facts import manifest_digest
 
     # drafts are taken by the clock; without them a model's batches are the same on every run
     llm = LLM(model, **weights_options(args), max_sequences=32, speculative="off")
-    return audit(ModelSubject(llm, settings.seed), settings, _say)
+    report = audit(ModelSubject(llm, settings.seed), settings, _say)
+    # by which `ingle audit --behaviour` knows that the report is of these very files
+    return report | {"digest": manifest_digest(hash_files(resolve_model(model)))}
 
 
 def _say(line: str) -> None:

@@ -323,7 +323,7 @@ def _patterns(part: Any) -> Iterator[str]:
 
 
 def _is_wild(pattern: str) -> bool:
-    """Too long, or with a repeated group, which no release has; classes and escapes do not count."""
+    """Too long, or with a repeated group, as no release has; classes and escapes are left out."""
     plain = re.sub(r"\\.|\[(?:\\.|\[[^]]*\]|[^]\\])*\]", "x", pattern)
     return len(pattern) > _MAX_PATTERN or bool(_REPEATED.search(plain))
 

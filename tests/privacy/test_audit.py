@@ -12,6 +12,7 @@ import msgspec
 import pytest
 
 from ingle.cli.main import main
+from ingle.errors import InvalidRequestError
 from ingle.privacy.audit import audit, gather_facts
 from ingle.privacy.audit_html import html_page
 from ingle.privacy.audit_report import clean, text_lines
@@ -175,16 +176,34 @@ def test_exit_codes_and_the_schema(good: Path, capsys: pytest.CaptureFixture[str
 
 def test_the_published_schema_is_current() -> None:
     published = (ROOT / "docs" / "audit.schema.json").read_text("utf-8")
-    assert json.loads(published) == json_schema(), "write it again: python -m ingle.privacy.facts"
+    current = json.loads(json.dumps(json_schema()))
+    assert json.loads(published) == current, "write it again: python -m ingle.privacy.facts"
 
 
 def test_an_ordinary_pickle_is_refused_as_a_format_only(good: Path) -> None:
     import pickle
 
     (good / "data.pkl").write_bytes(pickle.dumps({"a": [1]}))
-    found = audit(good, load_policy("personal"))
-    assert found.verdict.decision == "refused"
+    found = audit(good, load_policy("workplace"))
+    assert [r.rule for r in found.verdict.reasons if r.file == "data.pkl"] == ["formats"]
     assert [f.id for f in found.facts.findings] == ["format.pickle", "pickle.data"]
+
+
+def test_a_behaviour_report_counts_for_its_own_files_only(good: Path, tmp_path: Path) -> None:
+    policy = tmp_path / "policy.toml"
+    policy.write_text('base = "personal"\nbehaviour_report = "required"\n')
+    asks, report = load_policy(str(policy)), tmp_path / "report.json"
+    without = audit(good, asks)
+    assert [reason.rule for reason in without.verdict.reasons] == ["behaviour_report"]
+    for digest in (without.facts.digest, "0" * 64):
+        said = {"schema": "ingle.audit.behaviour/1", "digest": digest, "parts": {}}
+        report.write_text(json.dumps(said))
+        if digest == without.facts.digest:
+            found = audit(good, asks, behaviour=report)
+            assert found.verdict.decision == "admitted" and len(found.facts.behaviour_report) == 64
+        else:
+            with pytest.raises(InvalidRequestError):
+                audit(good, asks, behaviour=report)
 
 
 HOSTILE = "\x1b[2J\u202e<script>alert(1)</script>&\"'\x00\u200b"

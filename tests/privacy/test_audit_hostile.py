@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import jinja2.sandbox  # noqa: F401  (once, not in every child)
 import pytest
 
 from ingle.privacy.audit import gather_facts
