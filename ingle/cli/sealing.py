@@ -44,9 +44,10 @@ def enter_proved(args: argparse.Namespace, listener: socket) -> Proof | None:
     if not _wanted(args):
         return None
     from ingle.privacy.prove import prove_here
-    from ingle.privacy.seal import seal
+    from ingle.privacy.seal import check_system, seal
     from ingle.privacy.witness import Witness
 
+    check_system()
     witness = Witness()
     try:
         return prove_here(seal(writable=_state(), sockets=[listener]), witness)

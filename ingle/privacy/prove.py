@@ -19,7 +19,7 @@ from ingle.privacy.attempt import Attack, Row, run_attacks
 from ingle.privacy.descriptors import held_sockets
 from ingle.privacy.filter import Profile, Starts
 from ingle.privacy.landlock import abi
-from ingle.privacy.seal import Seal, seal
+from ingle.privacy.seal import Seal, check_system, seal
 from ingle.privacy.witness import Witness
 
 LEAST_LEAKS = 12
@@ -81,6 +81,7 @@ def prove_here(sealed: Seal, witness: Witness) -> Proof:
 
 def prove(profile: Profile, writable: Sequence[Path], starts: Starts = "nothing") -> Proof:
     """Attack a sealed child of this process, then one that is not sealed."""
+    check_system()
     witness = Witness()
     try:
         places = witness.places

@@ -83,7 +83,7 @@ def seal(
     writable: folders and files that may be written; folders are made. sockets: those it may keep,
     such as a listening one. starts: see `filter.rules`; private-net always starts programs.
     """
-    _check_system()
+    check_system()
     if profile == "private-net":
         starts = "programs"
     if len(os.listdir("/proc/self/task")) > 1:
@@ -117,7 +117,8 @@ def close(refused: Sequence[Rule]) -> None:
     install(assemble(refused, platform.machine()))
 
 
-def _check_system() -> None:
+def check_system() -> None:
+    """Raise SealError on a system that is none of those the seal is written for."""
     if sys.platform != "linux":
         raise _impossible(f"{platform.system()} has nothing that could, only Linux has")
     if platform.machine() not in ARCHITECTURES or ctypes.sizeof(ctypes.c_void_p) != 8:
