@@ -2,9 +2,10 @@
 
 On a CPU, two processes of one thread train a small model about 1.3 times as fast as one process of
 two threads (docs/log.md): its products are too small to share. Weights lie in shared memory, so
-nothing is sent but token counts; every helper leaves its gradient in shared memory and the parent
-adds them in the order of the streams. Losses are normalised by the counts of the *whole* step, so
-the gradient does not depend on how a batch is cut.
+nothing is sent but a few numbers, and as numbers: for a tensor torch would open a socket, which the
+seal refuses. Every helper leaves its gradient in shared memory and the parent adds them in the
+order of the streams. Losses are normalised by the counts of the *whole* step, so the gradient does
+not depend on how a batch is cut.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ class Streams:
         counted += [helper.receive() for helper in self.helpers]
         counts = torch.stack(counted).sum(0)
         for helper in self.helpers:
-            helper.pipe.send(counts)
+            helper.pipe.send(counts.tolist())
         losses = [self.compute(batch, counts) for batch in batches]
         for helper in self.helpers:
             losses.append(helper.receive())
@@ -153,7 +154,7 @@ class _Helper:
 
     def receive(self) -> Tensor:
         try:
-            received: Tensor = self.pipe.recv()
+            received = torch.tensor(self.pipe.recv())
         except EOFError:
             self.process.join()
             raise RuntimeError(
@@ -204,8 +205,8 @@ def _help(
     try:
         while True:
             batch = stream_batch(run, tokenizer, pipe.recv(), stream)
-            pipe.send(compute.count(batch))
-            losses = compute(batch, pipe.recv())
+            pipe.send(compute.count(batch).tolist())
+            losses = compute(batch, torch.tensor(pipe.recv()))
             parameters = list(model.parameters())
             grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
             torch.cat([g.flatten() for g in grads], out=shared.gradient)
@@ -214,6 +215,6 @@ def _help(
             for load, mine in zip(shared.loads, expert_loads(model), strict=True):
                 load.copy_(mine)
                 mine.zero_()
-            pipe.send(losses)
+            pipe.send(losses.tolist())
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return  # the parent has ended
