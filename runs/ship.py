@@ -19,8 +19,11 @@ from ingle.engine.llm import LLM
 from ingle.models import load_model, save_model
 from ingle.tasks import TASKS, examples
 from ingle.training.evaluate import Evaluation, evaluate
+from ingle.training.origin import derived_from, digests
 
-REASONER = Path(__file__).resolve().parent.parent / "reasoner"
+ROOT = Path(__file__).resolve().parent.parent
+REASONER = ROOT / "reasoner"
+KNOWN = ROOT / "ingle" / "privacy" / "known_models.json"
 
 
 def main() -> None:
@@ -39,7 +42,18 @@ def main() -> None:
     llm = LLM(REASONER, max_sequences=32)
     found = evaluate(llm, list(TASKS), args.n, args.seed)
     (REASONER / "README.md").write_text(card(llm, args.run, found, args), "utf-8")
+    origin = derived_from(args.run, "ingle-reasoner", {"name": "ship", "dtype": "bfloat16"})
+    origin.write(REASONER, json.loads((args.run / "progress.json").read_text("utf-8"))["step"])
+    note_release()
     print((REASONER / "README.md").read_text("utf-8"))
+
+
+def note_release() -> None:
+    """The shipped files' digests in the table of known releases."""
+    table = json.loads(KNOWN.read_text("utf-8"))
+    (row,) = (row for row in table["releases"] if row["repository"] == "ingle/reasoner")
+    row["files"] = digests(REASONER, tuple(row["files"]))
+    KNOWN.write_text(json.dumps(table, indent=2) + "\n", "utf-8")
 
 
 def history(run: Path) -> tuple[int, int, float]:

@@ -43,6 +43,7 @@ _ENDS = (
     *((".py", "python"), (".pyi", "python"), (".ipynb", "notebook")),
     *((end, "template") for end in (".jinja", ".jinja2", ".j2")),
     *((".md", "document"), (".rst", "document"), (".pdf", "document"), (".csv", "document")),
+    (".html", "document"),
     *((end, "image") for end in (".png", ".jpg", ".jpeg", ".gif", ".webp", ".svg")),
     *((end, "text") for end in (".txt", ".yaml", ".yml", ".toml", ".cfg", ".ini", ".jsonl")),
     *((".model", "sentencepiece"), (".sig", "signature"), (".sigstore", "signature")),

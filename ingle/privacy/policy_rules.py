@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
 from ingle.privacy.facts import WEIGHT_KINDS, Decision, Facts
+from ingle.privacy.statement import PREDICATE_TYPE, STATEMENT_TYPE
 
 if TYPE_CHECKING:
     from ingle.privacy.policy import Policy
@@ -165,6 +166,8 @@ def _licence_check(facts: Facts, policy: Policy, sealed: bool | None) -> Found:
 def _addresses(facts: Facts, policy: Policy, sealed: bool | None) -> Found:
     kinds = {file.path: file.kind for file in facts.files}
     for address in facts.addresses:
+        if address.text in (STATEMENT_TYPE, PREDICATE_TYPE):
+            continue  # the names of the statement's own form (statement.py)
         if policy.addresses == "none" or kinds.get(address.file) not in _TEXTS:
             yield f"An address: {address.text}", address.file
 

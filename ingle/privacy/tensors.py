@@ -18,6 +18,7 @@ from ingle.privacy.identity import compare_tensors, describe, recognise
 from ingle.weights.header import read_header, read_index
 
 INDEX = "model.safetensors.index.json"
+_TRAINING = "training.safetensors"  # what a run of ingle goes on from; nothing serves it
 _INTEGERS = ("I64", "I32", "I16", "I8", "U8", "BOOL")
 
 
@@ -119,7 +120,8 @@ class _Look:
         belong = set(index.values()) or {"model.safetensors"}
         for path in sorted(set(shards) - belong):
             sentence = "A file of tensors that neither is the model nor is in its index."
-            self.add("weights.extra", "doubt", path, sentence)
+            severity: Severity = "note" if path == _TRAINING else "doubt"
+            self.add("weights.extra", severity, path, sentence)
         home: dict[str, str] = {}
         for path in shards:
             try:

@@ -18,9 +18,11 @@ import pytest
 
 from ingle.models.deepseek_v3 import DeepseekV3Config
 from ingle.privacy import source, statement
+from ingle.privacy.audit import audit
 from ingle.privacy.bom import BOM, serial_number, verify_bom
 from ingle.privacy.digests import hash_files
 from ingle.privacy.facts import Evidence
+from ingle.privacy.policy import judge, load_policy
 from ingle.privacy.statement import PROVENANCE, canonical, digest_of, verify_statement
 from ingle.training import origin
 from ingle.training.data import Mixture
@@ -148,6 +150,14 @@ def test_going_on_with_other_code_or_choices_is_told(tmp_path, monkeypatch):
     assert {row.status for row in evidence(tmp_path)} == {"verified"}
 
 
+def test_weights_that_are_only_rewritten_name_what_they_were(base, tmp_path):
+    folder = Path(shutil.copytree(base, tmp_path / "shipped"))
+    (folder / "training.safetensors").unlink()
+    origin.derived_from(base, "shipped", {"name": "ship", "dtype": "bfloat16"}).write(folder, 4)
+    assert {row.status for row in evidence(folder)} == {"verified"}
+    assert "step 4 of the run 'ship' from 5 files of a parent" in evidence(folder)[0].sentence
+
+
 def test_without_git_the_commit_is_unknown(tmp_path, monkeypatch):
     monkeypatch.setattr(origin, "git_commit", lambda: source.git_commit(tmp_path))
     train(replace(RUN, steps=1), tmp_path, compiled=False, processes=1)
@@ -260,6 +270,13 @@ def test_the_bill_is_cyclonedx(base):
     references = [component["bom-ref"] for component in bill["components"]]
     assert bill["dependencies"][0]["dependsOn"] == references
     assert len(set(references)) == len(references) == 5 + 6
+
+
+def test_an_audit_of_a_trained_folder_raises_no_alarm(base):
+    found = audit(base, load_policy("personal"))
+    assert found.verdict.reasons == ()
+    strict = msgspec.structs.replace(load_policy("personal"), addresses="none", digests="unchanged")
+    assert judge(found.facts, strict).decision == "admitted"
 
 
 def test_a_folder_without_either_has_no_rows(tmp_path):
