@@ -388,6 +388,21 @@ class TestStart:
         )
         assert str(folder) not in out["error"]["message"]
 
+    @pytest.mark.slow
+    def test_a_policy_of_contents_audits_first(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        """In a process of its own, with the seal that a process has once it is running."""
+        monkeypatch.setenv("INGLE_CACHE", str(tmp_path / "state"))
+        path = tmp_path / "ours.toml"
+        path.write_text('digests = "signed"\n')
+        argv = ["generate", "-p", "What is 1 + 1?", "--policy", str(path)]
+        assert main(argv) == 1
+        assert "No signature by a trusted key (the policy names 0)" in capsys.readouterr().err
+        path.write_text('digests = "known"\n')
+        assert main(argv) == 0
+        assert capsys.readouterr().out.strip() == "2"
+
     def test_a_parent_is_asked_for_before_it_is_trained_on(
         self, folder: Path, tmp_path_factory: pytest.TempPathFactory,
         capsys: pytest.CaptureFixture[str],
