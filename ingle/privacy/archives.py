@@ -47,7 +47,7 @@ def examine_holding(entry: Entry) -> Seen:
     descriptor = os.open(entry.source, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as stream:
         report.look(stream, entry.bytes, entry.kind, 0)
-    return report.seen(entry.kind)
+    return report.seen()
 
 
 class _Report:
@@ -63,8 +63,9 @@ class _Report:
     def add(self, finding: str, severity: Severity, sentence: str) -> None:
         self.found.setdefault(finding, (severity, sentence))
 
-    def seen(self, kind: str) -> Seen:
-        walk, code = self.walk, ()
+    def seen(self) -> Seen:
+        walk = self.walk
+        code: tuple[CodeFact, ...] = ()
         for odd in sorted(walk.odd):
             self.add(odd, "refuse", f"Holds a pickle that {SENTENCES[odd]}.")
         if self.pickles and not walk.odd:
@@ -81,7 +82,7 @@ class _Report:
                     reach=tuple(sorted(filter(None, reach))),
                     sentence="Loading this pickle runs what it names. ingle never loads one.",
                 ),
-            )  # type: ignore[assignment]
+            )
         findings = tuple(
             Finding(id=name, severity=severity, file=self.path, sentence=sentence)
             for name, (severity, sentence) in sorted(self.found.items())

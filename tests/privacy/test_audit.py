@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import jsonschema
@@ -78,8 +79,8 @@ def test_folders_saved_by_transformers_raise_nothing(family: str, tmp_path: Path
         save_random(family, seed, tmp_path / str(seed))
         facts = gather_facts(tmp_path / str(seed))
         assert facts.identity.recognised == family
-        # they have no tokenizer and no licence, which is said and is all that is said
-        assert {f.id for f in facts.findings} <= {"tokenizer.none", "licence.none"}, alarms(facts)
+        # they have no tokenizer, which is said and is all that is said
+        assert alarms(facts) == ["tokenizer.none The folder holds no tokenizer.json."]
 
 
 def test_a_folder_in_the_hub_cache_raises_nothing(tmp_path: Path, good: Path) -> None:
@@ -204,6 +205,15 @@ def test_a_behaviour_report_counts_for_its_own_files_only(good: Path, tmp_path: 
         else:
             with pytest.raises(InvalidRequestError):
                 audit(good, asks, behaviour=report)
+
+
+def test_without_jinja_a_template_is_not_decided(
+    good: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    facts = gather_facts(good)
+    assert facts.template.status == "undecided" and facts.template.sha256
+    assert [f.id for f in facts.findings] == ["template.undecided"]
 
 
 HOSTILE = "\x1b[2J\u202e<script>alert(1)</script>&\"'\x00\u200b"
