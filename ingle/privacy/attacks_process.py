@@ -156,6 +156,16 @@ def ring(field: Field) -> None:
     os.close(call("io_uring_setup", 4, ctypes.create_string_buffer(120)))
 
 
+def enter_ring(field: Field) -> None:
+    """the calls of an io_uring that was made before"""
+    call("io_uring_enter", -1, 0, 0, 0, 0, 0)
+
+
+def register_ring(field: Field) -> None:
+    """the same, its settings"""
+    call("io_uring_register", -1, 0, 0, 0)
+
+
 def kernel_program(field: Field) -> None:
     """a program inside the kernel (bpf)"""
     array_map = ctypes.create_string_buffer(pack("=4I", 2, 4, 4, 1) + bytes(104))
@@ -227,6 +237,8 @@ PROCESS = (
     Attack("program", program),
     Attack("program in memory", program_in_memory),
     Attack("io_uring", ring, ("ENOSYS",)),
+    Attack("io_uring, calls", enter_ring, ("ENOSYS",)),
+    Attack("io_uring, settings", register_ring, ("ENOSYS",)),
     Attack("bpf", kernel_program),
     Attack("fanotify", watch_files),
     Attack("dumpable", dumpable),
