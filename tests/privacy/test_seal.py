@@ -273,13 +273,16 @@ def test_private_net_needs_a_network_of_its_own():
 def test_private_net_reaches_itself(user):
     def work(closed):
         listener = socket.create_server(("127.0.0.1", 0))
-        with listener, socket.create_connection(listener.getsockname()) as client:
+        with listener, socket.socket() as client:
+            client.connect(listener.getsockname())
             client.sendall(b"x")
             return listener.accept()[0].recv(1).decode()
 
     try:
         assert inside(work, user, profile="private-net") == "x"
     except SealError as error:
+        if "own network was refused" not in str(error):
+            raise
         pytest.skip(str(error))
 
 

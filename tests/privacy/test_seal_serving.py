@@ -59,6 +59,7 @@ def test_nothing_gets_out_while_it_streams_and_computes(tmp_path):
     assert proof["succeeded_sealed"] == 0 and proof["attempts"] >= 80
 
 
+HOME = 9  # the port hostile code calls
 HOSTILE = """
 import socket
 socket.create_connection(("127.0.0.1", {port})).sendall(b"phoned home")
@@ -78,13 +79,16 @@ class Sniffer:
         while packet := self.socket.recv(1 << 17):
             self.packets.append(packet)
 
-    def ports(self) -> list[tuple[int, ...] | None]:
-        """The two ports of each TCP packet over IPv4; None for any other packet."""
-        found: list[tuple[int, ...] | None] = []
+    def ports(self) -> list[tuple[int, int, bool] | None]:
+        """Of each TCP packet over IPv4 its two ports and whether it carries data; None for others."""
+        found: list[tuple[int, int, bool] | None] = []
         for packet in self.packets:
             frame = packet[14:]
             if packet[12:14] == b"\x08\x00" and frame[9] == 6:
-                found.append(struct.unpack_from(">HH", frame, (frame[0] & 15) * 4))
+                begin = (frame[0] & 15) * 4
+                one, other = struct.unpack_from(">HH", frame, begin)
+                size = struct.unpack_from(">H", frame, 2)[0]
+                found.append((one, other, size > begin + (frame[begin + 12] >> 4) * 4))
             else:
                 found.append(None)
         return found
@@ -116,7 +120,7 @@ def a_servers_life(folder: Path, canary: str, key: str) -> dict:
     """Serve a hostile folder in a network of its own; what the sniffer, files and logs hold."""
     enter_empty_network(loopback=True)
     sniffer = Sniffer()
-    model = hostile_model(folder / "model", 9)
+    model = hostile_model(folder / "model", HOME)
     (folder / "keys").write_text(f"{key} name=alice\n")
     (folder / "keys").chmod(0o600)
     environment = {**os.environ, "INGLE_CACHE": str(folder / "state")}
@@ -129,7 +133,8 @@ def a_servers_life(folder: Path, canary: str, key: str) -> dict:
         for body in (question(canary), question(f"Spell {canary}") | ENDLESS | {"max_tokens": 40}):
             reply = post(8000, body, key)
             replies.append((reply.status, reply.read().decode()))
-        for body in (question(canary) | {canary: 1}, question(canary) | {"temperature": canary},
+        asked = question(canary)
+        for body in (asked | {"no_such_field": canary}, asked | {"temperature": canary},
                      question(canary * 400), {"messages": canary}):  # fmt: skip
             reply = post(8000, body, key)
             refusals.append((reply.status, reply.read().decode()))
@@ -179,4 +184,7 @@ def test_a_canary_is_seen_on_the_clients_connection_and_nowhere_else(tmp_path):
     assert life["files"] == [] and life["cores"] == []
     assert life["crashed"] == -signal.SIGSEGV
     assert life["packets_with_canary"] >= 2
-    assert all(ports is not None and 8000 in ports for ports in life["ports"])
+    # the witness of the server's start makes empty connections, as bait
+    assert None not in life["ports"]
+    assert all(8000 in ports for *ports, data in life["ports"] if data)
+    assert not any(HOME in ports for ports in life["ports"])
