@@ -80,7 +80,7 @@ class Sniffer:
             self.packets.append(packet)
 
     def ports(self) -> list[tuple[int, int, bool] | None]:
-        """Of each TCP packet over IPv4 its two ports and whether it carries data; None for others."""
+        """Of each TCP packet over IPv4: its ports, whether it carries data. None for others."""
         found: list[tuple[int, int, bool] | None] = []
         for packet in self.packets:
             frame = packet[14:]
