@@ -33,7 +33,7 @@ VERBS = {
     "sft": ("ingle.cli.sft", "fine-tune a model on worked problems"),
     "eval": ("ingle.cli.evaluate", "measure a model on problems it has never seen"),
     "audit": ("ingle.cli.audit", "what a model folder holds, and whether a policy admits it"),
-    "audit behaviour": ("ingle.privacy.behaviour_cli", "what a model does with matched probes"),
+    "audit behaviour": ("ingle.cli.behaviour", "what a model does with matched probes"),
     "sign": ("ingle.cli.sign", "sign a model folder with a key of your own"),
     "verify": ("ingle.cli.verify", "do a folder's files, signature and statement agree"),
     "prove": ("ingle.cli.prove", "show that nothing leaves: attack the seal, and a server's"),

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 import pytest
 from vocabulary import byte_tokenizer
 
+from ingle.cli import behaviour as behaviour_cli
 from ingle.errors import ConfigError, InvalidRequestError
-from ingle.privacy import behaviour_cli
 from ingle.privacy.behaviour.hijack import ask_hijack, load_scenarios
 from ingle.privacy.behaviour.subject import Ask, ModelSubject, question
 from ingle.prompt import encoder as marks
