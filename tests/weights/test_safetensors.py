@@ -12,8 +12,8 @@ from safetensors.torch import save_file
 from ingle.errors import WeightsError
 from ingle.models import build_model, load_model, save_model
 from ingle.training.presets import model_preset
-from ingle.weights.names import unstack_experts
 from ingle.weights.header import read_header, weight_files
+from ingle.weights.names import unstack_experts
 from ingle.weights.safetensors import read_tensors
 
 
