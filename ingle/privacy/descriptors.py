@@ -25,7 +25,7 @@ def check_descriptors(own: Iterable[int] = ()) -> None:
     known = set(own)
     for name in os.listdir("/proc/self/fd"):
         descriptor = int(name)
-        if descriptor not in known and (what := _danger(descriptor)) is not None:
+        if descriptor not in known and (what := dangerous(descriptor)) is not None:
             raise SealError(
                 f"The program that started this one left {what} open in it (descriptor "
                 f"{descriptor}), which no seal can close off. Start it from a plain shell, or "
@@ -33,7 +33,7 @@ def check_descriptors(own: Iterable[int] = ()) -> None:
             )
 
 
-def _danger(descriptor: int) -> str | None:
+def dangerous(descriptor: int) -> str | None:
     """What is dangerous about an open descriptor; None if nothing is."""
     try:
         state = os.fstat(descriptor)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from sealing import as_user
+from sealing import as_user, shed
 
 from ingle.cli.main import main
 from ingle.errors import SealError
@@ -67,6 +67,7 @@ def waiting(sealed: bool) -> Iterator[int]:
     if child == 0:
         os.close(release)
         try:
+            shed()
             if sealed:
                 seal()
             os.write(tell, b"x")
@@ -74,14 +75,14 @@ def waiting(sealed: bool) -> Iterator[int]:
         finally:
             os._exit(0)
     os.close(wait)
-    os.read(told, 1)
+    os.close(tell)
     try:
+        assert os.read(told, 1) == b"x"  # nothing if it died
         yield child
     finally:
         os.close(release)
         os.waitpid(child, 0)
         os.close(told)
-        os.close(tell)
 
 
 def test_another_process_is_seen_from_outside(capsys):

@@ -118,7 +118,7 @@ def test_children_can_be_stopped_where_that_is_asked_for():
     def work(closed):
         child = os.fork()
         if child == 0:
-            threading.Event().wait(20)
+            threading.Event().wait(2)
             os._exit(0)
         try:
             os.kill(child, 9)
