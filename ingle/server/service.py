@@ -196,7 +196,7 @@ class EngineService:
         if exchange is not None:
             exchange.take_prompt(length)
         meter = Meter(self.metrics, exchange, length)
-        stream = TokenStream(request.id, self._close, whole, meter)
+        stream = TokenStream(request.id, self._close, whole, meter, joined=self._pace > 0)
         self._streams[request.id] = stream
         try:
             self._engine.submit(request)

@@ -18,17 +18,24 @@ class TokenStream:
     The engine's thread holds events here and the event loop delivers them, several as one: waking
     a reader for every token of a full batch would cost a quarter of the engine's speed
     (docs/log.md). whole: the reader shows nothing before the end, so only the end is delivered.
+    joined: events that are delivered together become one.
     quiet: set at each heartbeat of the service and cleared by every delivery. meter: counts the
     events, each at the moment it was held.
     """
 
     def __init__(
-        self, request_id: str, close: Callable[[str], None], whole: bool, meter: Meter | None = None
+        self,
+        request_id: str,
+        close: Callable[[str], None],
+        whole: bool,
+        meter: Meter | None = None,
+        joined: bool = False,
     ) -> None:
         self.request_id = request_id
         self.quiet = False
         self.meter = meter
         self.whole = whole
+        self._joined = joined or whole
         self._begun = False
         self._held: deque[tuple[TokenEvent, float]] = deque()  # its ends are safe to use at once
         self._events: asyncio.Queue[TokenEvent | Exception | None] = asyncio.Queue()
@@ -49,7 +56,7 @@ class TokenStream:
         if not events:
             return False
         self.quiet = False
-        for event in _joined(events):
+        for event in _joined(events) if self._joined else events:
             self._events.put_nowait(event)
         return events[-1].finish_reason is not None
 

@@ -92,6 +92,7 @@ class Model:
             grammars=SimpleNamespace(compile=lambda *arguments: None),
             context=CONTEXT,
             check_length=check_length,
+            check_text=lambda characters, param: None,
         )
 
     def ours(self, prepare: Callable[[bytes], Any], body: Body) -> Outcome:
