@@ -29,12 +29,15 @@ CHAT = {"messages": [{"role": "user", "content": "What is 47 + 85?"}], "max_toke
 def opened(trace: Path) -> tuple[list[str], list[str], int]:
     """Calls that opened something before the seal, and after it; and how often a seal was closed.
 
-    The witness of `serve`, forked before the seal, is outside it and not counted.
+    The witness of `serve`, forked before the seal, is outside it and not counted. Neither is a call
+    that its process was killed for: what strace shows of it is the number it was made with.
     """
     sealed: set[str] = set()
     main = ""
     before, after, seals = [], [], 0
     for line in trace.read_text(errors="replace").splitlines():
+        if "killed by SIGSYS" in line and after and after[-1].split()[0] == line.split()[0]:
+            after.pop()
         if (found := LINE.match(line)) is None:
             continue
         pid, name, _, result = found.groups()
@@ -54,7 +57,7 @@ def opened(trace: Path) -> tuple[list[str], list[str], int]:
 
 
 def traced(trace: Path, arguments: list[str], folder: Path, **options) -> subprocess.Popen:
-    command = ["strace", "-f", "-qq", "-e", f"trace={CALLS}", "-e", "signal=none", "-o", trace]
+    command = ["strace", "-f", "-q", "-e", f"trace={CALLS}", "-e", "signal=SIGSYS", "-o", trace]
     environment = {**os.environ, "INGLE_CACHE": str(folder / "state")}
     return subprocess.Popen(
         [*command, sys.executable, "-m", "ingle", *arguments],
@@ -78,7 +81,7 @@ def lines_of(folder: Path) -> dict[str, list[str]]:
         "batch": [str(requests), "out.jsonl"],
         "eval": ["-n", "1"],
         "audit": [],
-        "train": ["nano", "--steps", "2", "--out", "pretrained"],
+        "train": ["nano", "--steps", "2", "--no-compile", "--out", "pretrained"],
     }
 
 
