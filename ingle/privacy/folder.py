@@ -6,13 +6,15 @@ cache to the blobs beside it. Pipes, devices and folders behind links are named,
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ingle.privacy.facts import Finding, Severity, text_of
 from ingle.privacy.kinds import kind_of
@@ -21,6 +23,7 @@ _MAX_ENTRIES = 10_000  # the largest releases have some hundred
 _MAX_DEPTH = 16
 _SPARSE = 1 << 26  # bytes from which a file that takes no room on the disk is suspicious
 _HEAD = 512
+_MAX_OBJECT = 4 << 20  # of a small JSON file
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,17 @@ def read_file(source: Path, count: int, offset: int = 0) -> bytes:
             return b""
         file.seek(offset)
         return file.read(count)
+
+
+def read_object(folder: Path, paths: Container[str], path: str) -> dict[str, Any]:
+    """A JSON object of a folder, {} where there is none; its damage is found elsewhere."""
+    if path not in paths:
+        return {}
+    try:
+        value = json.loads(read_file((folder / path).resolve(), _MAX_OBJECT))
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def read_tail(source: Path, count: int, size: int) -> bytes:

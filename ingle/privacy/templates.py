@@ -18,7 +18,7 @@ import msgspec
 
 from ingle.errors import ConfigError, IngleError
 from ingle.privacy.facts import Finding, Severity, Template, text_of
-from ingle.privacy.folder import read_file
+from ingle.privacy.folder import read_file, read_object
 from ingle.prompt.encoder import Encoder
 from ingle.prompt.select import choose_encoder
 from ingle.prompt.tokenizer import Tokenizer, byte_symbols
@@ -81,13 +81,13 @@ def examine_template(place: Folder) -> Rendered:
 def _compare(template: Template, environment: Any, text: str, place: Folder) -> Rendered:
     try:
         tokenizer = _byte_tokenizer(place.added)
-        config = _object(place, "config.json")
+        config = read_object(place.folder, place.paths, "config.json")
         encoder = choose_encoder(config, tokenizer, template=text)
     except (ConfigError, ValueError):
         sentence = "ingle has no encoder for this folder to compare the template with."
         return _with(template, "template.unknown", "doubt", sentence)
     template = msgspec.structs.replace(template, encoder=encoder.name)
-    names = _object(place, "tokenizer_config.json")
+    names = read_object(place.folder, place.paths, "tokenizer_config.json")
     variables = {f"{end}_token": _content(names.get(f"{end}_token")) for end in ("bos", "eos")}
     compared = 0
     for number, conversation in enumerate(CONVERSATIONS, 1):
@@ -173,24 +173,13 @@ def _templates(place: Folder) -> Iterator[tuple[str, str]]:
             raw = read_file((place.folder / path).resolve(), _MAX_TEMPLATE + 1)
             yield path, raw.decode("utf-8", "replace")
     for path in ("chat_template.json", "tokenizer_config.json"):
-        found = _object(place, path).get("chat_template")
+        found = read_object(place.folder, place.paths, path).get("chat_template")
         if isinstance(found, list):
             named = {str(t.get("name")): t.get("template") for t in found if isinstance(t, dict)}
             for name in sorted(named, key=lambda name: (name != "default", name)):
                 yield path, str(named[name])
         elif isinstance(found, str):
             yield path, found
-
-
-def _object(place: Folder, path: str) -> dict[str, Any]:
-    """A JSON object of the folder, {} where there is none; its damage is found elsewhere."""
-    if path not in place.paths:
-        return {}
-    try:
-        value = json.loads(read_file((place.folder / path).resolve(), 4 << 20))
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _byte_tokenizer(added: tuple[tuple[int, str], ...]) -> Tokenizer:

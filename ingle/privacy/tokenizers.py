@@ -18,7 +18,7 @@ import msgspec
 
 from ingle.errors import ConfigError
 from ingle.privacy.facts import Check, Finding, Severity, Tokenizer, text_of
-from ingle.privacy.folder import read_file
+from ingle.privacy.folder import read_file, read_object
 from ingle.prompt.tokenizer import Tokenizer as Encoding
 from ingle.prompt.tokenizer import byte_symbols
 
@@ -209,7 +209,10 @@ class _Look:
 
     def _specials(self, place: Folder) -> None:
         """The tokens that configs name are there, with the ids that they name."""
-        names, config = _object(place, "tokenizer_config.json"), _object(place, "config.json")
+        names, config = (
+            read_object(place.folder, place.paths, "tokenizer_config.json"),
+            read_object(place.folder, place.paths, "config.json"),
+        )
         ids = {text: index for index, text in self.added}
         wrong = []
         for end in ("bos", "eos"):
@@ -287,17 +290,6 @@ def _pairs(found: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(out) < len(found):
         raise ValueError("a key occurs twice")
     return out
-
-
-def _object(place: Folder, path: str) -> dict[str, Any]:
-    """A JSON object of the folder, {} where there is none; its damage is found elsewhere."""
-    if path not in place.paths:
-        return {}
-    try:
-        value = json.loads(read_file((place.folder / path).resolve(), 4 << 20))
-    except (ValueError, RecursionError):
-        return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _steps(part: Any) -> Iterator[dict[str, Any]]:
