@@ -1,10 +1,11 @@
 """What the seal costs: time to first token and tokens/s of a sealed server against an unsealed one.
 
-    python bench/seal.py [MODEL] [--rounds 40] [--tokens 200] [--json]
+    python bench/seal.py [MODEL] [--rounds 800] [--pairs 4] [--tokens 100] [--json]
 
 Two servers of the same model stay up; each round asks both the same fresh question, end-of-sequence
-forbidden, in an order that alternates; while one answers, the other sleeps. Medians of the rounds
-are compared; the interval is that of their ratio over resampled rounds (bootstrap, 95 %).
+forbidden, in an order that alternates; while one answers, the other sleeps. What is compared is the
+median of the rounds' ratios. Servers are started anew several times, as two processes differ by
+where their memory happens to lie.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from compare import excess
+
 from ingle.engine.llm import LLM
 from ingle.tasks import sample
 
@@ -30,8 +33,9 @@ WARM_UP = 3
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?")
-    parser.add_argument("--rounds", type=int, default=40)
-    parser.add_argument("--tokens", type=int, default=200)
+    parser.add_argument("--rounds", type=int, default=800)
+    parser.add_argument("--pairs", type=int, default=4, help="times both are started")
+    parser.add_argument("--tokens", type=int, default=100)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     tokenizer = LLM(args.model, max_sequences=1).tokenizer
@@ -39,21 +43,22 @@ def main() -> None:
     rng = random.Random(1)
     first: dict[str, list[float]] = {"sealed": [], "unsealed": []}
     speed: dict[str, list[float]] = {"sealed": [], "unsealed": []}
-    with _server(args.model) as sealed, _server(args.model, "--unsealed") as unsealed:
-        ports = {"sealed": sealed, "unsealed": unsealed}
-        for round_ in range(args.rounds + WARM_UP):
-            question = sample(rng, "countdown", 2, "test").question
-            for name in sorted(ports, reverse=bool(round_ % 2)):
-                seconds, rate = _ask(ports[name], question, args.tokens, tokenizer.eos_id)
-                if round_ >= WARM_UP:
-                    first[name].append(seconds)
-                    speed[name].append(rate)
+    for _ in range(args.pairs):
+        with server(args.model) as sealed, server(args.model, "--unsealed") as unsealed:
+            ports = {"sealed": sealed[0], "unsealed": unsealed[0]}
+            for round_ in range(args.rounds // args.pairs + WARM_UP):
+                question = sample(rng, "countdown", 2, "test").question
+                for name in sorted(ports, reverse=bool(round_ % 2)):
+                    seconds, rate = ask(ports[name], question, args.tokens, tokenizer.eos_id)
+                    if round_ >= WARM_UP:
+                        first[name].append(seconds)
+                        speed[name].append(rate)
     facts = {
         "rounds": args.rounds,
         "first_token_ms": {name: 1000 * statistics.median(first[name]) for name in first},
-        "first_token_overhead": _overhead(first["sealed"], first["unsealed"]),
+        "first_token_overhead": excess(first["sealed"], first["unsealed"]),
         "tokens_per_second": {name: statistics.median(speed[name]) for name in speed},
-        "speed_overhead": _overhead(speed["unsealed"], speed["sealed"]),
+        "speed_overhead": excess(speed["unsealed"], speed["sealed"]),
     }
     if args.json:
         print(json.dumps(facts, indent=2))
@@ -67,20 +72,20 @@ def main() -> None:
 
 
 @contextmanager
-def _server(model: str | None, *options: str) -> Iterator[int]:
-    """A server's port."""
+def server(model: str | None, *options: str) -> Iterator[tuple[int, int]]:
+    """A server's port and process id."""
     command = [sys.executable, "-m", "ingle", "serve", "--port", "0", "--json", "--log", "off"]
     command += [*options, *([model] if model else [])]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             url = json.loads(process.stdout.readline())["url"]
-            yield int(url.rstrip("/").rsplit(":", 1)[1])
+            yield int(url.rstrip("/").rsplit(":", 1)[1]), process.pid
         finally:
             process.terminate()
 
 
-def _ask(port: int, question: str, tokens: int, eos_id: int) -> tuple[float, float]:
+def ask(port: int, question: str, tokens: int, eos_id: int) -> tuple[float, float]:
     """Seconds to the first event with text, and tokens/s from then to the end."""
     body: dict[str, Any] = {
         "messages": [{"role": "user", "content": question}], "stream": True,
@@ -105,20 +110,6 @@ def _ask(port: int, question: str, tokens: int, eos_id: int) -> tuple[float, flo
     seconds = time.perf_counter() - started
     connection.close()
     return first, (count - 1) / (seconds - first)
-
-
-def _overhead(more: list[float], less: list[float]) -> tuple[float, float, float]:
-    """How much larger the first's median is, as a share, with its 95 % interval."""
-    rng = random.Random(2)
-    pairs = list(zip(more, less, strict=True))
-    ratios = []
-    for _ in range(2000):
-        drawn = rng.choices(pairs, k=len(pairs))
-        ratios.append(
-            statistics.median(a for a, _ in drawn) / statistics.median(b for _, b in drawn)
-        )
-    ratios.sort()
-    return (statistics.median(more) / statistics.median(less) - 1, ratios[49] - 1, ratios[1949] - 1)
 
 
 if __name__ == "__main__":

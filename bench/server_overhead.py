@@ -1,11 +1,16 @@
 """What HTTP, JSON and parsing cost: tokens/s of `ingle serve` against its engine alone.
 
-    python bench/server_overhead.py [MODEL] [--width 16] [--rounds 5] [--tokens 256] [--json]
+    python bench/server_overhead.py [MODEL] [--width 16] [--rounds 20] [--tokens 900] [--json]
 
 Both sides write the same greedy answers to the same prompts, end-of-sequence forbidden. The engine
 alone is `Engine.step` in a loop in one process. The server is asked over HTTP from another process,
-streamed and whole; each round measures all three, medians are compared. The asking process shares
-the machine's cores with the server, so part of what is measured is its own work.
+streamed and whole; each round measures all three, in an order that turns, and what is compared is
+the median of the rounds' ratios. The asking process shares the machine's cores with the server, so
+part of what is measured is its own work.
+
+Where a machine's speed swings by more than is to be shown, the other two figures say more: the
+share of the machine's processor time that the server's event loop takes (HTTP, JSON, parsing), and
+the asking process. The engine's threads have the rest.
 """
 
 from __future__ import annotations
@@ -13,12 +18,17 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import os
 import random
 import statistics
 import subprocess
 import sys
 import time
+from pathlib import Path
+from time import perf_counter as now
 from typing import Any
+
+from compare import excess
 
 from ingle.engine.llm import LLM
 from ingle.engine.request import Request, SamplingParams
@@ -29,8 +39,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", nargs="?")
     parser.add_argument("--width", type=int, default=16)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=256)
+    parser.add_argument("--rounds", type=int, default=20)
+    parser.add_argument("--tokens", type=int, default=900)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
     rng = random.Random(1)
@@ -49,22 +59,33 @@ def main() -> None:
         try:
             url = json.loads(server.stdout.readline())["url"]
             port = int(url.rstrip("/").rsplit(":", 1)[1])
+            eos = tokenizer.eos_id
+            spent: dict[str, list[float]] = {"event loop": [], "asking": []}
+            sides = {
+                "engine": lambda round_: _engine(llm, prompts, args.tokens, eos, round_),
+                "whole": lambda _: _served(port, questions, args.tokens, eos, False),
+                "stream": lambda _: _served(port, questions, args.tokens, eos, True),
+            }
             for round_ in range(args.rounds + 1):
-                found = {
-                    "engine": _engine(llm, prompts, args.tokens, tokenizer.eos_id, round_),
-                    "whole": _served(port, questions, args.tokens, tokenizer.eos_id, False),
-                    "stream": _served(port, questions, args.tokens, tokenizer.eos_id, True),
-                }
-                if round_:  # the first one warms up
-                    for name, value in found.items():
-                        rows[name].append(value)
+                for turn in range(3):
+                    name = list(sides)[(round_ + turn) % 3]
+                    before, asking, started = loop_seconds(server.pid), time.process_time(), now()
+                    value = sides[name](round_)
+                    if not round_:  # the first one warms up
+                        continue
+                    rows[name].append(value)
+                    if name == "stream":
+                        machine = (now() - started) * (os.cpu_count() or 1)
+                        spent["event loop"].append((loop_seconds(server.pid) - before) / machine)
+                        spent["asking"].append((time.process_time() - asking) / machine)
         finally:
             server.terminate()
     medians = {name: statistics.median(values) for name, values in rows.items()}
     out = {
         "width": args.width,
         "tokens_per_s": medians,
-        "overhead": {name: 1 - medians[name] / medians["engine"] for name in ("whole", "stream")},
+        "overhead": {name: excess(rows["engine"], rows[name]) for name in ("whole", "stream")},
+        "processor_share_streamed": {name: statistics.median(v) for name, v in spent.items()},
         "rounds": rows,
     }
     if args.json:
@@ -72,7 +93,17 @@ def main() -> None:
         return
     print(f"{args.width} at a time, engine alone {medians['engine']:,.0f} tok/s")
     for name in ("whole", "stream"):
-        print(f"{name:>7}: {medians[name]:,.0f} tok/s, {out['overhead'][name]:.1%} less")
+        cost, low, high = out["overhead"][name]
+        print(f"{name:>7}: {medians[name]:,.0f} tok/s; the engine alone is {cost:+.1%} faster "
+              f"({low:+.1%} to {high:+.1%})")  # fmt: skip
+    for name, share in out["processor_share_streamed"].items():
+        print(f"streamed, {name}: {share:.1%} of the machine's processor time")
+
+
+def loop_seconds(pid: int) -> float:
+    """Processor time of a process's main thread, in which the server's event loop runs."""
+    fields = Path(f"/proc/{pid}/task/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _engine(llm: LLM, prompts: list[list[int]], tokens: int, eos: int, round_: int) -> float:

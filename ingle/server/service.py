@@ -12,7 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ingle.engine.explain import PrefixReport
@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 log = logging.getLogger("ingle.server")
 
 HEARTBEAT_SECONDS = 10.0
+LOOP_SHARE = 0.03  # of a core that delivering to streams may take: the rest belongs to the engine
+LONGEST_PACE = 0.1  # seconds; above it text no longer seems to flow
 
 # What programs written for DeepSeek's own service ask for; one model answers here to any name.
 DEEPSEEK_NAMES = ("deepseek-chat", "deepseek-reasoner", "deepseek-flash", "deepseek-v4-pro")
@@ -85,8 +87,9 @@ class EngineService:
     """Owns an engine, its thread and the streams of all open requests.
 
     pace: least seconds between two deliveries of what streams have in the making; 0 delivers every
-    step's. A token that begins or ends an answer never waits. bandwidth: bytes a second that the
-    machine reads from memory, for the metrics; 0 if not measured.
+    step's. With many streams it grows until the event loop takes LOOP_SHARE of a core, at most to
+    LONGEST_PACE. A token that begins or ends an answer never waits. bandwidth: bytes a second that
+    the machine reads from memory, for the metrics; 0 if not measured.
 
     Everything but the thread's own loop is called on the event loop that called `start`.
     """
@@ -106,8 +109,9 @@ class EngineService:
         self.grammars = GrammarCompiler(tokenizer, engine.vocab, engine.eos_ids)
         self.bandwidth = bandwidth
         self._engine = engine
-        self._pace = pace
+        self._pace = self._interval = pace
         self._delivered = 0.0  # when, on the event loop's clock
+        self._spent = 0.0  # processor time of the event loop until then
         self._planned = False  # whether the event loop knows that streams hold events
         self._streams: dict[str, TokenStream] = {}
         self._wake = threading.Event()
@@ -267,7 +271,7 @@ class EngineService:
 
     def _plan(self) -> None:
         assert self._loop is not None
-        due = self._delivered + self._pace
+        due = self._delivered + self._interval
         if due <= self._loop.time():
             self._deliver_all()
         else:
@@ -276,7 +280,10 @@ class EngineService:
     def _deliver_all(self) -> None:
         assert self._loop is not None
         self._planned = False  # before the streams are emptied, so that nothing stays behind
-        self._delivered = self._loop.time()
+        self._delivered, spent = self._loop.time(), thread_time()
+        longest = max(self._pace, LONGEST_PACE)
+        self._interval = min(longest, max(self._pace, (spent - self._spent) / LOOP_SHARE))
+        self._spent = spent
         self._deliver([stream for stream in self._streams.values() if not stream.whole])
 
     def _deliver(self, streams: Iterable[TokenStream]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Sequence
 
 import pytest
@@ -83,6 +84,18 @@ def test_pace_spares_the_loop_and_delays_neither_first_nor_last(tokenizer, scrip
     assert slow[0][2] == [0] and slow[-1][2][-1] == 30
     assert woken == 4  # the first token, the one after a long silence, a plan not due, the end
     assert len(slow) == 3
+
+
+def test_deliveries_that_cost_much_come_less_often(tokenizer, scripted, monkeypatch) -> None:
+    def deliveries(cost: float) -> int:
+        """Deliveries in 0.3 s or more, where the loop spends `cost` seconds on each."""
+        spent = itertools.count(0.0, cost)
+        monkeypatch.setattr("ingle.server.service.thread_time", lambda: next(spent))
+        heard, _ = run(tokenizer, scripted, 0.005, "a")
+        return len(heard)
+
+    assert deliveries(0.0) > 2 * deliveries(0.02)
+    assert abs(deliveries(0.02) - deliveries(2.0)) <= 2  # 100 ms are the longest pace
 
 
 def test_what_is_held_when_the_engine_pauses_is_not_kept_back(tokenizer, scripted) -> None:
