@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -74,6 +75,13 @@ def chat_document(history: list[Problem], problem: Problem, tokenizer: Tokenizer
     return Document(prompt + answer, [False] * len(prompt) + [True] * len(answer))
 
 
+class Documents(Protocol):
+    """Where a run's documents come from; plain values only, as it is sent to other processes."""
+
+    def documents(self, rng: random.Random, tokenizer: Tokenizer) -> Iterator[Document]:
+        """Documents without end, in the order that rng decides."""
+
+
 @dataclass(frozen=True)
 class Mixture:
     """Which problems are drawn: a weight per task, levels uniform over those trained."""
@@ -122,8 +130,8 @@ def pack(documents: Iterator[Document], length: int, longest: int, pad_id: int) 
 
 
 def batch_at(
-    mixture: Mixture, tokenizer: Tokenizer, seed: int, step: int, length: int, longest: int
+    source: Documents, tokenizer: Tokenizer, seed: int, step: int, length: int, longest: int
 ) -> PackedBatch:
     """The batch of one step."""
     rng = random.Random(f"{seed}:{step}")
-    return pack(mixture.documents(rng, tokenizer), length, longest, tokenizer.special(PAD))
+    return pack(source.documents(rng, tokenizer), length, longest, tokenizer.special(PAD))

@@ -18,6 +18,7 @@ from ingle.models.deepseek_v3 import DeepseekV3Config
 from ingle.training.balance import Balance, update_router_biases
 from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from ingle.training.data import Mixture
+from ingle.training.next_token import NextToken
 from ingle.training.optim import OptimConfig, Optimizers
 from ingle.training.origin import origin_of
 from ingle.training.report import write_report
@@ -59,6 +60,14 @@ class Run:
         left = (self.steps - step) / max(1.0, self.decay * self.steps)
         return min(rise, 1.0, left) if self.decay else rise
 
+    def algorithm(self) -> NextToken:
+        """What a step minimises."""
+        length = self.batch_tokens // self.streams
+        return NextToken(
+            self.mixture, self.seed, self.streams, length, self.longest, self.mtp_weight,
+            mtp_tokens=round(self.mtp_share * length),
+        )  # fmt: skip
+
     def bias_speed_at(self, step: int) -> float:
         return 0.0 if step >= self.steps * (1 - self.bias_freeze) else self.bias_speed
 
@@ -84,10 +93,11 @@ def train(
     compiled = compiled and _can_compile()
     log = MetricsLog(folder / "metrics.jsonl", run, done)
     last = min(run.steps, stop_after or run.steps)
-    with Streams(run, model, folder, compiled, processes or os.cpu_count() or 1) as streams:
+    algorithm, processes = run.algorithm(), processes or os.cpu_count() or 1
+    with Streams(model, algorithm, run.streams, folder, compiled, processes) as streams:
         for step in range(done, last):
             started = time.perf_counter()
-            loss = streams.gradient(step)
+            loss = streams.gradient([(step, stream) for stream in range(run.streams)])
             with streams.resting():
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip)
                 optimizers.step(run.learning_rate(step))
@@ -140,13 +150,13 @@ class MetricsLog:
         self, step: int, loss: StepLoss, norm: float, balance: Balance, started: float
     ) -> None:
         seconds = time.perf_counter() - started
-        main, mtp = loss.main, loss.mtp
+        main, mtp = loss.parts
         self.smooth = main if self.smooth is None else 0.95 * self.smooth + 0.05 * main
         entry = {
             "step": step, "loss": round(main, 5), "mtp_loss": round(mtp, 5),
             "grad_norm": round(norm, 4), "lr": round(self.run.learning_rate(step), 5),
             "max_violation": round(balance.max_violation, 3), "dead_experts": balance.dead_experts,
-            "trained_tokens": loss.trained, "seconds": round(seconds, 3),
+            "trained_tokens": int(loss.counts[0]), "seconds": round(seconds, 3),
         }  # fmt: skip
         self.file.write(json.dumps(entry) + "\n")
         self.file.flush()

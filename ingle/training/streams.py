@@ -1,21 +1,23 @@
-"""The gradient of one step, a process for each packed stream of its batch.
+"""The gradient of one step, computed by a process for each of its streams.
 
 On a CPU, two processes of one thread train a small model about 1.3 times as fast as one process of
 two threads (docs/log.md): its products are too small to share. Weights lie in shared memory, so
-nothing is sent but a few numbers, and as numbers: for a tensor torch would open a socket, which the
-seal refuses. Every helper leaves its gradient in shared memory and the parent adds them in the
-order of the streams. Losses are normalised by the counts of the *whole* step, so the gradient does
-not depend on how a batch is cut.
+nothing is sent but numbers and arrays: for a tensor torch would open a socket, which the seal
+refuses. Every helper leaves its gradient in shared memory and the parent adds them in the order of
+the streams. Losses are normalised over the *whole* step, so the gradient does not depend on how a
+step is cut.
+
+Nothing here knows what is learned: that is an `Algorithm` (next_token.py, policy.py, ...).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 import torch.multiprocessing as mp
@@ -23,13 +25,22 @@ from torch import Tensor
 
 from ingle.kernels import cpu
 from ingle.models.causal_lm import CausalLM
+from ingle.models.config import ModelConfig
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import expert_loads, router_biases
-from ingle.training.data import PackedBatch, batch_at
-from ingle.training.loss import count_targets, training_loss
 
-if TYPE_CHECKING:
-    from ingle.training.loop import Run
+
+class Algorithm(Protocol):
+    """What a step minimises. It is sent to every process, so it holds plain values only."""
+
+    def batches(self, job: Any, tokenizer: Tokenizer) -> list[Any]:
+        """The packed batches of one stream, from what the parent says of it (picklable)."""
+
+    def counts(self, batch: Any) -> Tensor:
+        """What the step's sums are divided by, [C]; added up over all its batches."""
+
+    def loss(self, model: CausalLM, batch: Any, counts: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch's share of the step's loss, and of the numbers to log, [P] without gradient."""
 
 
 def use_threads(count: int) -> None:
@@ -40,35 +51,34 @@ def use_threads(count: int) -> None:
 
 @dataclass(frozen=True)
 class StepLoss:
-    """Losses of a whole step and its trained tokens."""
+    """Of a whole step: the numbers its algorithm logs, and its counts."""
 
-    main: float
-    mtp: float
-    trained: int
+    parts: list[float]
+    counts: list[float]
 
 
 class Streams:
     """Computes a step's gradient into `model`; a context manager that ends its helpers.
 
-    processes: at most one a stream; with fewer, the parent computes the rest itself, one after the
-    other, with the same result to the last bit when it has one thread.
+    streams: how many a step is cut into. processes: at most one a stream; with fewer, the parent
+    computes the rest itself, one after the other, with the same result to the last bit when it has
+    one thread.
     """
 
     def __init__(
-        self, run: Run, model: CausalLM, tokenizer_folder: Path, compiled: bool, processes: int
-    ) -> None:
-        self.run, self.model = run, model
-        self.tokenizer = Tokenizer.load(tokenizer_folder)
-        self.compute = _Gradient(run, model, compiled)
+        self, model: CausalLM, algorithm: Algorithm, streams: int, tokenizer_folder: Path,
+        compiled: bool, processes: int,
+    ) -> None:  # fmt: skip
+        self.model = model
+        self.compute = _Gradient(model, algorithm, tokenizer_folder, compiled)
         self.helpers: list[_Helper] = []
         self.threads = torch.get_num_threads()
-        if min(processes, run.streams) > 1:
+        if min(processes, streams) > 1:
             use_threads(1)  # before anything is compiled: the count is compiled in
             model.share_memory()
-            first = run.streams - min(processes, run.streams) + 1
             self.helpers = [
-                _Helper(run, model, tokenizer_folder, compiled, stream)
-                for stream in range(first, run.streams)
+                _Helper(model, algorithm, tokenizer_folder, compiled)
+                for _ in range(min(processes, streams) - 1)
             ]
 
     def __enter__(self) -> Streams:
@@ -87,57 +97,70 @@ class Streams:
         yield
         use_threads(one)
 
-    def gradient(self, step: int) -> StepLoss:
-        """Add the step's gradient to `model`, and its expert loads to the model's counters."""
-        for helper in self.helpers:
-            helper.pipe.send(step)
-        mine = range(self.run.streams - len(self.helpers))
-        batches = [stream_batch(self.run, self.tokenizer, step, stream) for stream in mine]
-        counted = [self.compute.count(batch) for batch in batches]
+    def gradient(self, jobs: Sequence[Any]) -> StepLoss:
+        """Add the gradient of a step, a job for each stream, to `model`, and the step's expert
+        loads to the model's counters."""
+        mine = jobs[: len(jobs) - len(self.helpers)]
+        for helper, job in zip(self.helpers, jobs[len(mine) :], strict=True):
+            helper.pipe.send(job)
+        streams = [self.compute.batches(job) for job in mine]
+        counted = [self.compute.count(batches) for batches in streams]
         counted += [helper.receive() for helper in self.helpers]
         counts = torch.stack(counted).sum(0)
         for helper in self.helpers:
             helper.pipe.send(counts.tolist())
-        losses = [self.compute(batch, counts) for batch in batches]
+        parts = []
+        for batches in streams:
+            parts.append(self._add(batches, counts))
         for helper in self.helpers:
-            losses.append(helper.receive())
+            parts.append(helper.receive())
             helper.add_to(self.model)
-        main, mtp = torch.stack(losses).sum(0).tolist()
-        return StepLoss(main, mtp, int(counts[0]))
+        return StepLoss(torch.stack(parts).sum(0).tolist(), counts.tolist())
 
-
-def stream_batch(run: Run, tokenizer: Tokenizer, step: int, stream: int) -> PackedBatch:
-    """One stream of a step: a pure function of seed, step and stream."""
-    draw = step * run.streams + stream
-    length = run.batch_tokens // run.streams
-    return batch_at(run.mixture, tokenizer, run.seed, draw, length, run.longest)
+    def _add(self, batches: list[Any], counts: Tensor) -> Tensor:
+        """Add one stream's gradient as a helper's would be: first summed up, then added."""
+        before = [p.grad for p in self.model.parameters()]
+        for parameter in self.model.parameters():
+            parameter.grad = None
+        parts = self.compute(batches, counts)
+        for parameter, earlier in zip(self.model.parameters(), before, strict=True):
+            if earlier is not None:
+                parameter.grad = earlier if parameter.grad is None else earlier + parameter.grad
+        return parts
 
 
 class _Gradient:
     """Forward and backward of one stream."""
 
-    def __init__(self, run: Run, model: CausalLM, compiled: bool) -> None:
-        self.model, self.mtp_weight = model, run.mtp_weight
-        self.mtp_tokens = round(run.mtp_share * run.batch_tokens / run.streams)
-        self.loss: Callable = training_loss
+    def __init__(
+        self, model: CausalLM, algorithm: Algorithm, tokenizer_folder: Path, compiled: bool
+    ) -> None:
+        self.model, self.algorithm = model, algorithm
+        self.tokenizer = Tokenizer.load(tokenizer_folder)
+        self.loss: Callable = algorithm.loss
         if compiled:
-            self.loss = torch.compile(training_loss, dynamic=False)
+            self.loss = torch.compile(algorithm.loss, dynamic=False)
 
-    def count(self, batch: PackedBatch) -> Tensor:
-        """Trained tokens of both losses, [2]."""
-        return count_targets(batch, self.mtp_tokens)
+    def batches(self, job: Any) -> list[Any]:
+        return self.algorithm.batches(job, self.tokenizer)
 
-    def __call__(self, batch: PackedBatch, counts: Tensor) -> Tensor:
-        loss, main, mtp = self.loss(self.model, batch, self.mtp_weight, self.mtp_tokens, counts)
-        loss.backward()
-        return torch.stack([main, mtp])
+    def count(self, batches: list[Any]) -> Tensor:
+        return torch.stack([self.algorithm.counts(batch) for batch in batches]).sum(0)
+
+    def __call__(self, batches: list[Any], counts: Tensor) -> Tensor:
+        parts = []
+        for batch in batches:
+            loss, some = self.loss(self.model, batch, counts)
+            loss.backward()
+            parts.append(some)
+        return torch.stack(parts).sum(0)
 
 
 class _Helper:
     """The parent's end of one helper process."""
 
     def __init__(
-        self, run: Run, model: CausalLM, folder: Path, compiled: bool, stream: int
+        self, model: CausalLM, algorithm: Algorithm, tokenizer_folder: Path, compiled: bool
     ) -> None:
         size = sum(p.numel() for p in model.parameters())
         self.gradient = torch.zeros(size).share_memory_()
@@ -147,8 +170,9 @@ class _Helper:
         weights = [p.detach() for p in model.parameters()]
         shared = _Shared(weights, router_biases(model), self.gradient, self.loads)
         self.process = context.Process(
-            target=_help, args=(run, shared, folder, compiled, stream, theirs), daemon=True
-        )
+            target=_help, daemon=True,
+            args=(model.config, algorithm, shared, tokenizer_folder, compiled, theirs),
+        )  # fmt: skip
         self.process.start()
         theirs.close()
 
@@ -167,11 +191,8 @@ class _Helper:
         parameters = list(model.parameters())
         parts = self.gradient.split([p.numel() for p in parameters])
         for parameter, part in zip(parameters, parts, strict=True):
-            part = part.view_as(parameter)
-            if parameter.grad is None:
-                parameter.grad = part.clone()
-            else:
-                parameter.grad += part
+            if parameter.grad is not None:  # else the algorithm does not reach it
+                parameter.grad += part.view_as(parameter)
         for total, load in zip(expert_loads(model), self.loads, strict=True):
             total += load
 
@@ -192,21 +213,22 @@ class _Shared:
 
 
 def _help(
-    run: Run, shared: _Shared, folder: Path, compiled: bool, stream: int, pipe: Connection
-) -> None:
+    config: ModelConfig, algorithm: Algorithm, shared: _Shared, folder: Path, compiled: bool,
+    pipe: Connection,
+) -> None:  # fmt: skip
     """A helper's whole life: one stream of every step the parent asks for."""
     use_threads(1)
-    model = CausalLM(run.model, "reference").train()
+    model = CausalLM(config, "reference").train()
     for own, theirs in zip(
         [*model.parameters(), *router_biases(model)], shared.weights + shared.biases, strict=True
     ):
         own.data = theirs  # not a copy: the parent's updates are seen here
-    tokenizer, compute = Tokenizer.load(folder), _Gradient(run, model, compiled)
+    compute = _Gradient(model, algorithm, folder, compiled)
     try:
         while True:
-            batch = stream_batch(run, tokenizer, pipe.recv(), stream)
-            pipe.send(compute.count(batch).tolist())
-            losses = compute(batch, torch.tensor(pipe.recv()))
+            batches = compute.batches(pipe.recv())
+            pipe.send(compute.count(batches).tolist())
+            parts = compute(batches, torch.tensor(pipe.recv()))
             parameters = list(model.parameters())
             grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in parameters]
             torch.cat([g.flatten() for g in grads], out=shared.gradient)
@@ -215,6 +237,6 @@ def _help(
             for load, mine in zip(shared.loads, expert_loads(model), strict=True):
                 load.copy_(mine)
                 mine.zero_()
-            pipe.send(losses.tolist())
+            pipe.send(parts.tolist())
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return  # the parent has ended

@@ -18,7 +18,7 @@ from ingle.training.loop import Run, train, write_tokenizer
 from ingle.training.loss import count_targets, training_loss
 from ingle.training.presets import model_preset
 from ingle.training.recipes import TASK_WEIGHTS
-from ingle.training.streams import Streams, stream_batch
+from ingle.training.streams import Streams
 
 RUN = Run(
     "test", model_preset("nano"), Mixture(TASK_WEIGHTS, chat=False), steps=3,
@@ -43,8 +43,8 @@ def test_helpers_give_the_gradient_of_one_process_to_the_last_bit(tmp_path: Path
     found = []
     for processes in (1, 2, 3):
         model = build_model(RUN.model, kernels="reference").train()
-        with Streams(RUN, model, tmp_path, False, processes) as streams:
-            losses = [streams.gradient(step) for step in (4, 5)]
+        with Streams(model, RUN.algorithm(), 3, tmp_path, False, processes) as streams:
+            losses = [streams.gradient([(step, i) for i in range(3)]) for step in (4, 5)]
         found.append((losses, gradients(model), [load.clone() for load in expert_loads(model)]))
     torch.set_num_threads(threads)
     alone, *shared = found
@@ -69,15 +69,16 @@ def test_a_step_is_normalised_by_all_its_streams(tmp_path: Path) -> None:
     tokenizer = Tokenizer.load(tmp_path)
     model = build_model(RUN.model, kernels="reference").train()
     run = replace(RUN, mtp_share=1.0)
-    with Streams(run, model, tmp_path, False, 1) as streams:
-        loss = streams.gradient(7)
-    batches = [stream_batch(run, tokenizer, 7, stream) for stream in range(3)]
+    algorithm = run.algorithm()
+    with Streams(model, algorithm, 3, tmp_path, False, 1) as streams:
+        loss = streams.gradient([(7, stream) for stream in range(3)])
+    batches = [batch for i in range(3) for batch in algorithm.batches((7, i), tokenizer)]
     counts = [count_targets(batch, 400) for batch in batches]
     alone = [
         float(training_loss(model, batch, 0.3, 400, count)[1])
         for batch, count in zip(batches, counts, strict=True)
     ]
     whole = sum(a * float(c[0]) for a, c in zip(alone, counts, strict=True))
-    assert loss.trained == sum(int(c[0]) for c in counts)
-    assert loss.main == pytest.approx(whole / loss.trained, rel=1e-5)
+    assert loss.counts[0] == sum(int(c[0]) for c in counts)
+    assert loss.parts[0] == pytest.approx(whole / loss.counts[0], rel=1e-5)
     assert len({tuple(batch.tokens_T.tolist()) for batch in batches}) == 3
