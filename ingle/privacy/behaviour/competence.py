@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import Any
 
 from ingle.privacy.behaviour.code_rules import extract_code, parse
-from ingle.privacy.behaviour.statistics import Rate
 from ingle.privacy.behaviour.subject import Ask, Subject, question
+from ingle.statistics import Rate
 
 ENOUGH = 0.5  # share of easy questions that must be right
 

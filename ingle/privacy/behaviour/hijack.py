@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from importlib.resources import files
 from typing import Any
 
-from ingle.privacy.behaviour.statistics import Paired, Rate
 from ingle.privacy.behaviour.subject import Ask, Message, Reply, Subject
+from ingle.statistics import Paired, Rate
 
 
 @dataclass(frozen=True)

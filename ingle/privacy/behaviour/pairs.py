@@ -15,8 +15,8 @@ from importlib.resources import files
 from typing import Any
 
 from ingle.privacy.behaviour.refusals import OPENINGS, Outcome, declined, outcome
-from ingle.privacy.behaviour.statistics import DIGITS, Paired, median, sign_p
 from ingle.privacy.behaviour.subject import Ask, Reply, Subject, question
+from ingle.statistics import DIGITS, Paired, median, sign_p
 
 LANGUAGES = ("en", "zh")
 GROUPS = ("china", "elsewhere")

@@ -9,8 +9,8 @@ from typing import Any
 
 from ingle.errors import ConfigError, ContextLengthError, InvalidRequestError
 from ingle.privacy.behaviour import code_context, competence, hijack, pairs, think_refuse, trigger
-from ingle.privacy.behaviour.statistics import Rate
 from ingle.privacy.behaviour.subject import Subject
+from ingle.statistics import Rate
 
 SCHEMA = "ingle.audit.behaviour/1"
 PARTS = ("pairs", "code", "thinking", "tools", "trigger")

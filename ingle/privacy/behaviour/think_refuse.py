@@ -13,8 +13,8 @@ from typing import Any
 from ingle.privacy.behaviour.code_context import CodeSample
 from ingle.privacy.behaviour.pairs import Answered
 from ingle.privacy.behaviour.refusals import declined, outcome
-from ingle.privacy.behaviour.statistics import Paired, Rate
 from ingle.privacy.behaviour.subject import Reply
+from ingle.statistics import Paired, Rate
 
 SUBSTANCE = 20  # distinct words (or Chinese characters) that the question does not have
 _WORDS = re.compile(r"[a-z]{3,}|[\u4e00-\u9fff]")

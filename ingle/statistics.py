@@ -1,8 +1,11 @@
-"""Rates with intervals, and exact tests of paired yes-or-no outcomes.
+"""Rates and means of shares with intervals, and exact tests of paired yes-or-no outcomes.
 
-Sources: E. B. Wilson (1927) for the interval of a rate; R. G. Newcombe (Statistics in Medicine 17,
-1998, pages 2635 to 2650, method 10) for that of a difference of paired rates; McNemar's test in its
-exact form, which is a binomial test of the pairs that disagree.
+Sources: E. B. Wilson (1927) for the interval of a rate; N. Dean and M. Pagano (Journal of Survey
+Statistics and Methodology 3, 2015, pages 484 to 503) for Wilson's interval over the effective
+number of trials where trials come in clusters; R. G. Newcombe (Statistics in Medicine 17, 1998,
+pages 2635 to 2650, method 10) for a difference of paired rates, which G. Y. Zou and A. Donner
+(Statistics in Medicine 27, 2008, pages 1693 to 1702) extend to any two estimates with intervals;
+McNemar's test in its exact form, which is a binomial test of the pairs that disagree.
 """
 
 from __future__ import annotations
@@ -41,6 +44,19 @@ class Rate:
             "rate": None if value is None else round(value, DIGITS),
             "interval95": [round(low, DIGITS), round(high, DIGITS)],
         }
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+    def as_json(self) -> dict[str, Any]:
+        interval = [round(self.low, DIGITS), round(self.high, DIGITS)]
+        return {"value": round(self.value, DIGITS), "interval95": interval}
 
 
 @dataclass(frozen=True)
@@ -85,12 +101,10 @@ class Paired:
         """Newcombe's 95 % interval of the difference, from Wilson's of both rates."""
         if not self.n:
             return -1.0, 1.0
-        one, two = self.first.hits / self.n, self.second.hits / self.n
-        (low_1, high_1), (low_2, high_2) = self.first.interval(), self.second.interval()
-        phi = self._correlation()
-        below = _side(one - low_1, high_2 - two, phi)
-        above = _side(high_1 - one, two - low_2, phi)
-        return one - two - below, one - two + above
+        first = Estimate(self.first.hits / self.n, *self.first.interval())
+        second = Estimate(self.second.hits / self.n, *self.second.interval())
+        found = difference(first, second, self._correlation())
+        return found.low, found.high
 
     def _correlation(self) -> float:
         """Newcombe's continuity-corrected correlation of the two outcomes."""
@@ -118,14 +132,67 @@ class Paired:
         }
 
 
-def wilson(hits: int, n: int) -> tuple[float, float]:
-    """Wilson's 95 % interval of a rate; (0, 1) for n = 0."""
+def wilson(hits: float, n: float) -> tuple[float, float]:
+    """Wilson's 95 % interval of a rate; (0, 1) for n = 0. An effective n need not be whole."""
     if n == 0:
         return 0.0, 1.0
     p, z2 = hits / n, Z95 * Z95
     middle = (p + z2 / (2 * n)) / (1 + z2 / n)
     half = Z95 / (1 + z2 / n) * math.sqrt(p * (1 - p) / n + z2 / (4 * n * n))
     return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def mean_of_shares(shares: Sequence[float], trials: int = 1) -> Estimate:
+    """The mean of independent items' shares in [0, 1], each measured by some trials.
+
+    The items are the independent unit, not the trials: many answers to one question agree with each
+    other. So Wilson's interval counts not items * trials but n = p (1 - p) / (v / items) trials, as
+    many lone ones as have a mean that varies as much as this one; v is the variance of the shares.
+    That is never below the number of items, which it equals for one trial each (Wilson's own
+    interval), and is kept at items * trials at most. Shares that are all 0 or all 1 count as one
+    trial each.
+    """
+    items = len(shares)
+    if items == 0:
+        return Estimate(math.nan, 0.0, 1.0)
+    p = math.fsum(shares) / items
+    spread, variance = p * (1 - p), math.fsum((x - p) ** 2 for x in shares) / items
+    n = float(items)
+    if spread > 0.0:
+        n *= min(float(trials), spread / variance if variance else math.inf)
+    return Estimate(p, *wilson(p * n, n))
+
+
+def mean_of_estimates(estimates: Sequence[Estimate]) -> Estimate:
+    """The plain mean of independent estimates; distances to the limits add as squares (Zou and
+    Donner)."""
+    n = len(estimates)
+    if n == 0:
+        return Estimate(math.nan, 0.0, 1.0)
+    value = math.fsum(e.value for e in estimates) / n
+    below = math.sqrt(math.fsum((e.value - e.low) ** 2 for e in estimates)) / n
+    above = math.sqrt(math.fsum((e.high - e.value) ** 2 for e in estimates)) / n
+    return Estimate(value, value - below, value + above)
+
+
+def difference(first: Estimate, second: Estimate, phi: float = 0.0) -> Estimate:
+    """first - second, by Zou and Donner. phi: their correlation; 0 for independent ones, which errs
+    to the wide side where they rise and fall together."""
+    value = first.value - second.value
+    below = _side(first.value - first.low, second.high - second.value, phi)
+    above = _side(first.high - first.value, second.value - second.low, phi)
+    return Estimate(value, value - below, value + above)
+
+
+def correlation(first: Sequence[float], second: Sequence[float]) -> float:
+    """Pearson's, of values of the same items; 0 where either does not vary."""
+    n = len(first)
+    mean_1, mean_2 = math.fsum(first) / n, math.fsum(second) / n
+    cross = math.fsum((x - mean_1) * (y - mean_2) for x, y in zip(first, second, strict=True))
+    squares = (
+        math.fsum((x - mean_1) ** 2 for x in first) * math.fsum((y - mean_2) ** 2 for y in second)
+    )  # fmt: skip
+    return cross / math.sqrt(squares) if squares > 0.0 else 0.0
 
 
 def binomial_p(hits: int, n: int) -> float:
