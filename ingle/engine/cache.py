@@ -63,6 +63,10 @@ class LatentCache:
         self._references[page] -= 1
         return self._references[page] == 0
 
+    def copy(self, source: int, target: int, rows: int) -> None:
+        """Copy the first latents of one page into another."""
+        self.latents_LPGC[:, target, :rows] = self.latents_LPGC[:, source, :rows]
+
     def recycle(self, page: int) -> None:
         """Put a page that nobody references back on the free list."""
         assert self._references[page] == 0, "a referenced page was freed"

@@ -23,6 +23,8 @@ class EngineConfig:
         less. `pages` overrides it.
     speculative: "auto" drafts with the MTP module while the clock says that it pays; tokens are
         the same in all modes. draft_length: drafts per sequence and step, 1 to 4.
+    share_tails: a new sequence also takes over what a running one has of its last, incomplete page:
+        for many continuations of one prompt. Usage then counts it as cached.
     eos_ids: end-of-sequence ids; None takes the tokenizer's and the model's.
     fingerprint: identifies the weights in the names of cached pages.
     """
@@ -37,6 +39,7 @@ class EngineConfig:
     prefix_cache: bool = True
     speculative: Mode = "auto"
     draft_length: int = 1
+    share_tails: bool = False
     eos_ids: tuple[int, ...] | None = None
     fingerprint: bytes = b""
 

@@ -72,7 +72,9 @@ class Engine:
         self._runner = Runner(model, cache, config.max_sequences, self.context)
         self._prefix = PrefixCache(cache, config.fingerprint, config.prefix_cache)
         self._recent = RecentPrompts()
-        self._scheduler = Scheduler(self._prefix, self._runner.table, config.token_budget)
+        self._scheduler = Scheduler(
+            self._prefix, self._runner.table, config.token_budget, config.share_tails
+        )
         self._sampler = Sampler(self.vocab)
         self._speculator = Speculator(self._runner, self._sampler, config.draft_length)
         self._controller = DraftController(config.speculative if mtp else "off")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from hashlib import sha256
 
@@ -70,6 +71,25 @@ class PrefixCache:
                 del self._idle[page]
             found.append(page)
         return found
+
+    def copy_tail(self, sequence: Sequence, running: Iterable[Sequence]) -> int:
+        """Fill the sequence's first page that was no hit from a running one that has the same
+        tokens before it and at its start; returns how many latents. Never that of its last token.
+        """
+        index = sequence.computed // PAGE_TOKENS
+        start = index * PAGE_TOKENS
+        wanted = sequence.tokens[start : len(sequence.tokens) - 1][:PAGE_TOKENS]
+        for other in running:
+            ready = other.tokens[start : other.computed][: len(wanted)]
+            if ready and ready == wanted and self._same_before(sequence, other, index):
+                self._cache.copy(other.pages[index], sequence.pages[index], len(wanted))
+                return len(wanted)
+        return 0
+
+    def _same_before(self, one: Sequence, other: Sequence, index: int) -> bool:
+        if one.request.salt != other.request.salt:
+            return False
+        return index == 0 or self._name(one, index - 1) == self._name(other, index - 1)
 
     def missing(self, sequence: Sequence) -> tuple[int, bytes] | None:
         """Index and name of the first page that a hit could have and that is not there."""

@@ -33,7 +33,9 @@ class SamplingParams:
     stop: the output ends before the first occurrence of any of these strings in the stop_window.
     stop_token_ids: beside the model's end-of-sequence tokens, which ignore_eos switches off.
     logprobs: None for none, n for the chosen token plus the n likeliest.
-    prompt_logprobs: the same for the prompt's own tokens, which then uses no cached pages.
+    policy: report each token's log-probability under what it was drawn from, after bias, heat
+    and filters, and the ids that top_p, top_k and min_p left, where they are on. For training.
+    prompt_logprobs: as logprobs, for the prompt's own tokens, which then uses no cached pages.
     grammar: what the output must match.
     """
 
@@ -52,6 +54,7 @@ class SamplingParams:
     ignore_eos: bool = False
     seed: int | None = None
     logprobs: int | None = None
+    policy: bool = False
     prompt_logprobs: int | None = None
     grammar: Grammar | None = None
 
@@ -71,6 +74,8 @@ class SamplingParams:
             count = getattr(self, name)
             if count is not None and not 0 <= count <= 20:
                 raise InvalidRequestError(f"{name} must lie in [0, 20].", name)
+        if self.policy and (self.temperature == 0.0 or self.logprobs is not None):
+            raise InvalidRequestError("policy needs a temperature, and no logprobs.", "policy")
         if len(self.stop) > 16 or any(not s for s in self.stop):
             raise InvalidRequestError("stop takes at most 16 non-empty strings.", "stop")
         if self.grammar is not None and self.ignore_eos:
@@ -100,12 +105,14 @@ class Request:
 @dataclass(frozen=True)
 class TokenOut:
     """One generated token. `text` is what it completed: empty for special tokens and for the
-    first bytes of a character that needs more. Joined texts are the output text."""
+    first bytes of a character that needs more. Joined texts are the output text. kept: see
+    SamplingParams.policy."""
 
     id: int
     text: str
     logprob: float | None = None
     top_logprobs: tuple[tuple[int, float], ...] = ()
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,13 @@ Ids = NDArray[np.int64]
 
 class Sample(NamedTuple):
     """A chosen token. Log-probabilities are those of the model itself: log_softmax of the raw
-    logits, before penalties, bias, temperature and filters."""
+    logits, before penalties, bias, temperature and filters; where SamplingParams.policy asks,
+    those of the distribution drawn from, with the ids that filters kept in it."""
 
     token: int
     logprob: float | None = None
     top: tuple[tuple[int, float], ...] = ()
+    kept: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -140,14 +142,14 @@ class Sampler:
         good = [i for i, sample in enumerate(samples) if isinstance(sample, Sample)]
         drawn = [i for i in good if states[i].params.temperature > 0]
         if drawn:
-            for index, token in zip(drawn, self._draw(edited_RV, drawn, rows), strict=True):
-                samples[index] = Sample(token)
+            for index, sample in zip(drawn, self._draw(edited_RV, drawn, rows), strict=True):
+                samples[index] = sample
         asked = [i for i in good if states[i].params.logprobs is not None]
         if asked:
             _add_logprobs(samples, logits_RV, asked, states)
         return samples
 
-    def _draw(self, logits_RV: Floats, drawn: list[int], rows: list[Row]) -> list[int]:
+    def _draw(self, logits_RV: Floats, drawn: list[int], rows: list[Row]) -> list[Sample]:
         """Race the tokens of each drawn row; bulk work in fp32, the final in fp64."""
         states = [rows[i].state for i in drawn]
         keys = [stream_key(rows[i].state.seed, rows[i].position) for i in drawn]
@@ -156,6 +158,7 @@ class Sampler:
         x_RV = logits_RV if len(drawn) == len(rows) else logits_RV[drawn]
         x_RV = (x_RV - x_RV.max(1, keepdims=True)) / heat_R[:, None]
         weights_RV = np.exp(x_RV)
+        chosen: list[Ids] = []
         if any(state.filtered for state in states):
             chosen = [
                 candidates(weights_RV[i], state.params)
@@ -170,7 +173,18 @@ class Sampler:
         times = exponential(random_bits(keys_R[row_of], self._offsets_V[ids]))
         scores = np.exp(x_RV[row_of, ids].astype(np.float64)) / times
         starts = np.searchsorted(row_of, np.arange(len(drawn) + 1)).tolist()
-        return [int(ids[a + scores[a:b].argmax()]) for a, b in pairwise(starts)]
+        tokens = [int(ids[a + scores[a:b].argmax()]) for a, b in pairwise(starts)]
+        if not any(state.params.policy for state in states):
+            return [Sample(token) for token in tokens]
+        norms = np.log(weights_RV.sum(1, dtype=np.float64)).tolist()
+        samples = []
+        for i, (state, token) in enumerate(zip(states, tokens, strict=True)):
+            kept = chosen[i] if state.filtered else None
+            if kept is not None:
+                norms[i] = float(np.log(weights_RV[i, kept].sum(dtype=np.float64)))
+            logprob = float(x_RV[i, token]) - norms[i] if state.params.policy else None
+            samples.append(Sample(token, logprob, (), () if kept is None else tuple(kept.tolist())))
+        return samples
 
     def _front_runners(self, weights_RV: Floats, keys_R: NDArray[np.uint64]) -> tuple[Ids, Ids]:
         """The few tokens per row that can still win, as (rows, ids) in row order.

@@ -33,7 +33,10 @@ class Scheduler:
     keyed by seed and position, so its output is unchanged.
     """
 
-    def __init__(self, prefix: PrefixCache, table_SP: NDArray[np.int32], token_budget: int) -> None:
+    def __init__(
+        self, prefix: PrefixCache, table_SP: NDArray[np.int32], token_budget: int,
+        share_tails: bool = False,
+    ) -> None:  # fmt: skip
         self.waiting = WaitingLine()
         self.running: list[Sequence] = []  # oldest first
         self.preemptions = self.prompt_tokens = self.cached_tokens = 0
@@ -41,6 +44,7 @@ class Scheduler:
         self._table_SP = table_SP
         self._lanes = list(range(len(table_SP) - 1, -1, -1))
         self._budget = token_budget
+        self._share_tails = share_tails
 
     def schedule(self) -> list[Work]:
         """Choose the work of one step; pages for every row of it are allocated on return."""
@@ -148,14 +152,19 @@ class Scheduler:
         sequence.published = len(hits)
         sequence.computed = len(hits) * PAGE_TOKENS
         sequence.mtp_computed = sequence.computed if self._prefix.has_mtp(hits) else -1
+        self._table_SP[sequence.lane, : len(hits)] = hits
+        grown = self._grow(sequence, len(sequence.tokens))
+        assert grown, "pages were counted as available and could not be had"
+        if self._share_tails and sequence.scores is None:
+            copied = self._prefix.copy_tail(sequence, self.running)
+            sequence.computed += copied
+            if copied:
+                sequence.mtp_computed = -1
         if sequence.cached_tokens is None:  # hits on its own pages after a pre-emption do not count
             sequence.cached_tokens = sequence.computed
             sequence.queue_seconds = perf_counter() - sequence.submitted
             self.prompt_tokens += len(sequence.tokens)
             self.cached_tokens += sequence.computed
-        self._table_SP[sequence.lane, : len(hits)] = hits
-        grown = self._grow(sequence, len(sequence.tokens))
-        assert grown, "pages were counted as available and could not be had"
         self.running.append(sequence)
         return True
 

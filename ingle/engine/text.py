@@ -41,7 +41,7 @@ class TextStream:
         text = ""
         if self._detokenizer is not None and not silent:
             text = self._detokenizer.push(sample.token)
-        out = TokenOut(sample.token, text, sample.logprob, sample.top)
+        out = TokenOut(sample.token, text, sample.logprob, sample.top, sample.kept)
         if not self._stop:
             return [out]
         opens = sample.token in self._window.opened_by
