@@ -66,8 +66,9 @@ class LLM:
     kept, see engine/storage.py. keep_quantised: keep them on disk, too, for a quick second start
     (weights/cache.py). expert_bytes: leave experts on disk but for this much of them; chosen by
     itself for a mixture that is larger than the free memory. calibration: text that int4 rounding
-    should respect, which takes a second load (models/calibrate.py). options: fields of
-    EngineConfig. Raises ModelNotFoundError, ConfigError, WeightsError or MemoryNeededError.
+    should respect, which takes a second load (models/calibrate.py). adapter: folder of a LoRA
+    that is added to the weights (weights/adapter.py). options: fields of EngineConfig. Raises
+    ModelNotFoundError, ConfigError, WeightsError or MemoryNeededError.
     """
 
     folder: Path | None = None  # where the model came from; none for one that was in memory
@@ -81,6 +82,7 @@ class LLM:
         keep_quantised: bool = False,
         expert_bytes: int | None = None,
         calibration: str | None = None,
+        adapter: Path | None = None,
         **options: Any,
     ) -> None:
         from ingle.models import load_model, read_config, resolve_model
@@ -103,7 +105,7 @@ class LLM:
         with progress(f"loading {folder.name}", in_bytes=True) as show:
             model = load_model(
                 folder, storage.dtype, kernels, storage.kind, show, keep_quantised,
-                storage.experts, importance,
+                storage.experts, importance, adapter,
             )  # fmt: skip
         self._setup(model, tokenizer, EngineConfig(**options), defaults.params)
         self.folder, self.mapped = folder, model.mapped

@@ -8,26 +8,48 @@ from __future__ import annotations
 
 import hashlib
 import random
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Literal
 
 from ingle.tasks import (
     base_conversion,
+    binary_alternation,
+    caesar_cipher,
+    calendar_days,
     chat,
+    count_bits,
     countdown,
+    countdown4,
+    course_schedule,
+    fraction_simplification,
     gcd,
+    isomorphic_strings,
+    knights_knaves,
+    lcm,
+    leg_counting,
     letter_counting,
+    maze,
+    mini_sudoku,
+    number_sequence,
+    prime_factorization,
     products,
+    rotate_matrix,
+    simple_equations,
+    small_talk,
     sorting,
     spell_backward,
     sums,
+    syllogism,
+    time_intervals,
+    word_sorting,
 )
 from ingle.tasks.base import Problem, Verdict
 from ingle.tasks.words import KNOWN
 
 Split = Literal["train", "test"]
 
-TASKS: dict[str, ModuleType] = {
+ALL_TASKS: dict[str, ModuleType] = {
     "sums": sums,
     "products": products,
     "gcd": gcd,
@@ -37,11 +59,48 @@ TASKS: dict[str, ModuleType] = {
     "letter_counting": letter_counting,
     "countdown": countdown,
     "chat": chat,
+    "simple_equations": simple_equations,
+    "number_sequence": number_sequence,
+    "lcm": lcm,
+    "fraction_simplification": fraction_simplification,
+    "prime_factorization": prime_factorization,
+    "count_bits": count_bits,
+    "word_sorting": word_sorting,
+    "caesar_cipher": caesar_cipher,
+    "countdown4": countdown4,
+    "mini_sudoku": mini_sudoku,
+    "maze": maze,
+    "syllogism": syllogism,
+    "knights_knaves": knights_knaves,
+    "leg_counting": leg_counting,
+    "time_intervals": time_intervals,
+    "calendar_days": calendar_days,
+    "small_talk": small_talk,
+    "binary_alternation": binary_alternation,
+    "isomorphic_strings": isomorphic_strings,
+    "course_schedule": course_schedule,
+    "rotate_matrix": rotate_matrix,
 }
+
+# What the reasoner in `reasoner/` was trained on; its tokenizer and its card are made from it.
+SHIPPED = (
+    "sums", "products", "gcd", "base_conversion", "sorting", "spell_backward", "letter_counting",
+    "countdown", "chat",
+)  # fmt: skip
+# Asked as they are, never trained: how much carries over.
+TRANSFER = ("binary_alternation", "isomorphic_strings", "course_schedule", "rotate_matrix")
+# What a new run is trained on; small talk comes with a sentence for all of them.
+TRAINED = tuple(name for name in ALL_TASKS if name not in (*TRANSFER, "chat"))
+
+# The shipped reasoner's tasks by name: what it is asked where nothing else is said.
+TASKS = {name: ALL_TASKS[name] for name in SHIPPED}
 
 TEST_SHARE = 0.1
 
-__all__ = ["TASKS", "Problem", "Split", "Verdict", "examples", "sample", "split_of", "verify"]
+__all__ = [
+    "ALL_TASKS", "SHIPPED", "TASKS", "TRAINED", "TRANSFER", "Problem", "Split", "Verdict",
+    "examples", "sample", "split_of", "verify",
+]  # fmt: skip
 
 
 def split_of(key: str) -> Split:
@@ -59,7 +118,7 @@ def split_of(key: str) -> Split:
 
 def sample(rng: random.Random, task: str, level: int, split: Split) -> Problem:
     """Draw problems of a task and level until one falls into the split."""
-    generate = TASKS[task].generate
+    generate = ALL_TASKS[task].generate
     while True:
         problem: Problem = generate(rng, level)
         if split_of(problem.key) == split:
@@ -68,12 +127,12 @@ def sample(rng: random.Random, task: str, level: int, split: Split) -> Problem:
 
 def verify(problem: Problem, answer_text: str) -> Verdict:
     """Judge the text after `</think>`; any text gets a verdict, none raises."""
-    verdict: Verdict = TASKS[problem.task].verify(problem, answer_text)
+    verdict: Verdict = ALL_TASKS[problem.task].verify(problem, answer_text)
     return verdict
 
 
-def examples() -> list[str]:
+def examples(tasks: Sequence[str] = SHIPPED) -> list[str]:
     """Typical questions, one or two a task, for the page, the banner and the chat."""
     first = list(countdown.EXAMPLES)
-    rest = [text for task in TASKS.values() if task is not countdown for text in task.EXAMPLES]
+    rest = [text for name in tasks if name != "countdown" for text in ALL_TASKS[name].EXAMPLES]
     return first + rest

@@ -51,7 +51,7 @@ def generate(rng: random.Random, level: int) -> Problem:
 
 def verify(problem: Problem, text: str) -> Verdict:
     """The exact text up to spaces."""
-    if " ".join(text.split()) == ANSWER:
+    if len(text) <= 2 * len(ANSWER) and " ".join(text.split()) == ANSWER:
         return right("The honest sentence.")
     return wrong("This is not the sentence on what the model can do.")
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from ingle.errors import ConfigError
 from ingle.prompt.tokenizer import byte_symbols
-from ingle.tasks import TASKS, chat, countdown
+from ingle.tasks import ALL_TASKS, SHIPPED, chat, countdown, small_talk
+from ingle.tasks.words import COMMON, KNOWN
 
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
 SPECIALS = (BOS, EOS, PAD, "<｜User｜>", "<｜Assistant｜>", "<think>", "</think>")
@@ -28,16 +29,20 @@ _WORD = re.compile(r" ?[A-Za-z]{2,}")
 _TRACE_WORDS = (" from",)
 
 
-def build_tokenizer(folder: Path, vocab_size: int = 512, model_max_length: int = 2048) -> None:
+def build_tokenizer(
+    folder: Path, vocab_size: int = 512, model_max_length: int = 2048,
+    tasks: Sequence[str] = SHIPPED,
+) -> None:  # fmt: skip
     """Write `tokenizer.json` and `tokenizer_config.json`, the same bytes for the same code.
 
-    Raises ConfigError where `vocab_size` has no room for the specials and the 256 bytes.
+    tasks: names of the tasks whose words it knows, small talk among them. Raises ConfigError where
+    `vocab_size` has no room for the specials and the 256 bytes.
     """
     room = vocab_size - len(SPECIALS) - len(RESERVED) - 256
     if room < 0:
         raise ConfigError(f"vocab_size {vocab_size} is too small; at least {vocab_size - room}.")
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "tokenizer.json", _tokenizer(known_words()[:room]))
+    _write(folder / "tokenizer.json", _tokenizer(known_words(tasks)[:room]))
     _write(
         folder / "tokenizer_config.json",
         {
@@ -53,15 +58,21 @@ def build_tokenizer(folder: Path, vocab_size: int = 512, model_max_length: int =
     )
 
 
-def known_words() -> list[str]:
-    """Words worth a token, with their leading space: answers and traces first, chat last."""
-    answers = Counter(_words([chat.ANSWER, countdown.NO_WAY]))
-    asked = _count(task.PHRASES for task in TASKS.values() if task is not chat)
-    said = _count([chat.PHRASES])
+def known_words(tasks: Sequence[str] = SHIPPED) -> list[str]:
+    """Words worth a token, with their leading space: answers and traces first, small talk last.
+
+    A word of the spelling tasks is left out unless it is always trained (`KNOWN`): how a token is
+    spelled can only be learned by heart.
+    """
+    talk = chat if chat.NAME in tasks else small_talk
+    answers = Counter(_words([talk.ANSWER, countdown.NO_WAY]))
+    asked = _count(ALL_TASKS[name].PHRASES for name in tasks if name != talk.NAME)
+    said = _count([talk.PHRASES])
     words = [*_TRACE_WORDS]
     for counted in (answers, asked, said):
         words += sorted(counted, key=lambda word: (-counted[word], word))
-    return list(dict.fromkeys(words))
+    spelled = set(COMMON).difference(KNOWN)
+    return [word for word in dict.fromkeys(words) if word.strip() not in spelled]
 
 
 def _count(groups: Iterable[Iterable[str]]) -> Counter[str]:

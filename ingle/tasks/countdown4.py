@@ -1,0 +1,177 @@
+"""Countdown with four numbers: a search that goes down, fails, comes back and tries another way.
+
+    Make 21 with 1, 3, 8, 2.
+    21 from 1 3 8 2
+    2*1=2>8 3 2
+    8-3=5>5 2: 7 3 10
+    8*3=24>24 2: 26 22 48 12
+    2+1=3>8 3 3
+    3-3=0>8 0: 8 8 0
+    8*3=24>24 3: 27 21!
+
+A line without a colon combines two of the four numbers and says which three are left. The lines
+below it combine two of those, and behind the colon stands what the last two give: sum, difference,
+product and quotient, the latter where they are easy and whole. When such lines have failed, the
+search goes back to the four numbers; the target ends it with an exclamation mark.
+
+The search is guided: a trace visits a few dead ends, drawn at random, before the way that leads to
+the target, so that the way is at a random place (Guided Stream of Search, Moon
+et al. 2024).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ingle.tasks import countdown
+from ingle.tasks.base import MAX_TRACE, Problem, Verdict
+from ingle.tasks.phrasing import enumerate_items, phrase
+
+NAME = "countdown4"
+TITLE = "Countdown with four numbers"
+LEVELS = (1, 2, 3)
+HARDER = (4, 5)
+EXAMPLES = ("Use 6, 3, 8, 5 to make 24.", "make 100 from 25, 3, 7, 4")
+
+BARE, TEMPLATES = countdown.BARE, countdown.TEMPLATES
+PHRASES = BARE + TEMPLATES
+MAX_DEAD_ENDS = 10
+_TARGETS = {1: 50, 2: 100, 3: 200, 4: 500, 5: 999}
+_BIG = (25, 50, 75, 100)
+
+
+@dataclass(frozen=True)
+class Number:
+    """A value and the expression that made it."""
+
+    value: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Move:
+    """Two numbers become one; `left` is what can be used after it, larger values first."""
+
+    fact: str
+    left: tuple[Number, ...]
+
+
+def generate(rng: random.Random, level: int) -> Problem:
+    """Numbers up to 10 and target up to 50, 20 and 100, or big numbers and 200 (harder: 999)."""
+    while True:
+        numbers = _numbers(rng, level)
+        solved = search(rng, numbers, _TARGETS[level])
+        if solved is None:
+            continue
+        trace, expression, target = solved
+        if len(trace) <= MAX_TRACE:
+            break
+    items = enumerate_items(rng, numbers)
+    return Problem(
+        task=NAME,
+        level=level,
+        question=phrase(rng, TEMPLATES, BARE, items=items, t=target),
+        trace=trace,
+        answer=f"{expression} = {target}",
+        key=f"{NAME}:{','.join(map(str, sorted(numbers)))}:{target}",
+        gold={"numbers": tuple(numbers), "target": target, "solvable": True},
+    )
+
+
+def search(rng: random.Random, numbers: list[int], largest: int) -> tuple[str, str, int] | None:
+    """(trace, expression, target) of a random target up to `largest`, None where the draw fails.
+
+    A way is drawn and decides the target; then dead ends are drawn and put before it.
+    """
+    start = tuple(Number(n, str(n)) for n in numbers)
+    first = rng.choice(list(moves(start)))
+    second = rng.choice(list(moves(first.left)))
+    targets = [value for _, value in endings(*second.left) if 0 < value <= largest]
+    targets = [value for value in targets if value not in numbers]
+    if not targets:
+        return None
+    target = rng.choice(targets)
+    lines = [f"{target} from {' '.join(map(str, numbers))}"]
+    for step, after in _visits(rng, start, first, second):
+        lines.append(f"{step.fact}>{' '.join(str(n.value) for n in step.left)}")
+        for end in after:
+            line, expression = _leaf(end, target)
+            lines.append(line)
+            if expression is not None:
+                return "\n".join(lines), expression, target
+    return None
+
+
+def moves(numbers: tuple[Number, ...]) -> Iterator[Move]:
+    """Every way to combine two of the numbers that the search considers."""
+    for i, one in enumerate(numbers):
+        for j in range(i + 1, len(numbers)):
+            rest = [n for place, n in enumerate(numbers) if place not in (i, j)]
+            large, small = sorted((one, numbers[j]), key=lambda n: n.value, reverse=True)
+            for sign, value in endings(large, small):
+                made = Number(value, f"({large.text}{sign}{small.text})")
+                left = tuple(sorted([made, *rest], key=lambda n: n.value, reverse=True))
+                yield Move(f"{large.value}{sign}{small.value}={value}", left)
+
+
+def endings(large: Number, small: Number) -> Iterator[tuple[str, int]]:
+    """Sum, difference, product and quotient of two numbers, the larger first."""
+    a, b = large.value, small.value
+    if a + b <= countdown.MAX_VALUE:
+        yield "+", a + b
+    yield "-", a - b
+    if b <= countdown.MAX_FACTOR and a * b <= countdown.MAX_VALUE:
+        yield "*", a * b
+    if b and a % b == 0:
+        yield "/", a // b
+
+
+def verify(problem: Problem, text: str) -> Verdict:
+    """Evaluate the expression exactly; each number must be used exactly once."""
+    return countdown.verify(problem, text)
+
+
+def _leaf(step: Move, target: int) -> tuple[str, str | None]:
+    """The line of a second step with what the last two numbers give, and the way if it is one."""
+    large, small = step.left
+    line = f"{step.fact}>{large.value} {small.value}:"
+    for sign, value in endings(large, small):
+        line += f" {value}"
+        if value == target:
+            return line + "!", f"{large.text}{sign}{small.text}"
+    return line, None
+
+
+def _visits(
+    rng: random.Random, start: tuple[Number, ...], first: Move, second: Move
+) -> Iterator[tuple[Move, list[Move]]]:
+    """First steps with the second steps tried below them; the last is the way."""
+    dead_ends = rng.randint(0, MAX_DEAD_ENDS)
+    others = [move for move in moves(start) if move.fact != first.fact]
+    rng.shuffle(others)
+    for other in others:
+        if dead_ends < 3:
+            break
+        below = list(moves(other.left))
+        rng.shuffle(below)
+        tried = below[: rng.randint(2, 4)]
+        dead_ends -= len(tried)
+        yield other, tried
+    below = [move for move in moves(first.left) if move.fact != second.fact]
+    rng.shuffle(below)
+    yield first, [*below[: min(2, max(0, dead_ends))], second]
+
+
+def _numbers(rng: random.Random, level: int) -> list[int]:
+    if level == 1:
+        return [rng.randint(1, 10) for _ in range(4)]
+    if level == 2:
+        return [rng.randint(1, 20) for _ in range(4)]
+    big = [rng.choice(_BIG) if rng.random() < 0.5 else rng.randint(10, 99)]
+    if rng.random() < (0.3 if level == 3 else 0.7):
+        big.append(rng.choice(_BIG))
+    numbers = big + [rng.randint(1, 12) for _ in range(4 - len(big))]
+    rng.shuffle(numbers)
+    return numbers

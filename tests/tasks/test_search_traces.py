@@ -1,0 +1,159 @@
+"""Traces of the newer tasks, line by line: every fact is true and the search is as described."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+
+import pytest
+
+from ingle.tasks import ALL_TASKS, verify
+from ingle.tasks.arithmetic import evaluate
+from ingle.tasks.base import Problem
+from ingle.tasks.countdown4 import search
+
+FACT = re.compile(r"(?<![\d+*/-])(-?\d+(?:[-+*/]\d+)+)=(-?\d+)(?:r(\d+))?")
+COUNTED = (
+    "simple_equations", "number_sequence", "lcm", "fraction_simplification", "leg_counting",
+    "prime_factorization", "count_bits", "caesar_cipher", "time_intervals", "calendar_days",
+)  # fmt: skip
+
+
+def _problems(task: str, count: int = 300) -> list[Problem]:
+    rng = random.Random(31)
+    levels = ALL_TASKS[task].LEVELS + ALL_TASKS[task].HARDER
+    return [ALL_TASKS[task].generate(rng, levels[i % len(levels)]) for i in range(count)]
+
+
+@pytest.mark.parametrize("task", COUNTED)
+def test_facts_are_true_and_the_last_one_is_the_answer(task: str) -> None:
+    for problem in _problems(task):
+        facts = FACT.findall(problem.trace)
+        assert len(facts) == len(re.findall(r"\d[-+*/]\d+(?:[-+*/]\d+)*=", problem.trace)), problem
+        for expression, result, rest in facts:
+            if rest:
+                number, divisor = map(int, expression.split("/"))
+                assert number == int(result) * divisor + int(rest) and int(rest) < divisor
+                continue
+            outcome = evaluate("0" + expression)  # `-5-2` as `0-5-2`
+            assert not isinstance(outcome, str)
+            assert outcome[0] == int(result), (expression, result)
+        if task not in ("caesar_cipher", "time_intervals", "calendar_days", "prime_factorization",
+                        "fraction_simplification"):  # fmt: skip
+            assert re.findall(r"-?\d+", problem.trace)[-1] == problem.answer
+
+
+def test_answers_stand_in_the_trace() -> None:
+    for problem in _problems("prime_factorization"):
+        assert re.findall(r">(\d+)", problem.trace) == problem.answer.split(" * ")
+    for problem in _problems("fraction_simplification"):
+        last = problem.trace.split("\n")[-1]
+        assert "/".join(re.findall(r"=(\d+)", last)).removesuffix("/1") == problem.answer
+    for problem in _problems("time_intervals"):
+        assert problem.trace.endswith(f">{problem.answer}")
+    for problem in _problems("caesar_cipher"):
+        assert "".join(re.findall(r"\d=([a-z])", problem.trace)) == problem.answer
+        assert all(
+            ord(letter) - 96 == int(number)
+            for letter, number in re.findall(r"\b([a-z])=(\d\d)", problem.trace)
+        )
+    days = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
+    for problem in _problems("calendar_days"):
+        assert days[int(problem.trace[-1])] == problem.answer
+    for problem in _problems("mini_sudoku"):
+        assert problem.trace.split("\n")[-1].replace("/", "\n") == problem.answer
+
+
+def test_words_are_inserted_one_by_one() -> None:
+    for problem in _problems("word_sorting"):
+        first, *lines = problem.trace.split("\n")
+        words = [item.split(":")[1].replace("-", "") for item in first.split(" ")]
+        for new, line in enumerate(lines, 1):
+            facts, order = re.sub(r"^\d: ", "", line).rsplit(">", 1)
+            assert [words[int(n)] for n in order] == sorted(words[: new + 1])
+            assert line.startswith(f"{new}: ")
+            for one, sign, other in re.findall(r"([a-z.])([<=>])([a-z.])", facts):
+                assert sign == ("=" if one == other else "<" if one < other else ">")
+            # compared with every word before its place and, where there is one, the one after
+            place = order.index(str(new))
+            assert len(re.findall("[<>]", facts)) == min(place + 1, new)
+        assert ", ".join(words[int(n)] for n in order) == problem.answer
+
+
+def test_sudoku_cells_list_what_they_can_take() -> None:
+    for problem in _problems("mini_sudoku"):
+        lines = problem.trace.split("\n")
+        for before, facts, after in zip(lines[::2], lines[1::2], lines[2::2], strict=False):
+            rows = [list(row) for row in before.split("/")]
+            empty = [f"{r + 1}{c + 1}" for r in range(4) for c in range(4) if rows[r][c] == "_"]
+            assert [fact[:2] for fact in facts.split(" ")] == empty
+            for fact in facts.split(" "):
+                r, c = int(fact[0]) - 1, int(fact[1]) - 1
+                seen = {*rows[r], *(row[c] for row in rows)}
+                seen |= {rows[y][x] for y, x in itertools.product(range(4), range(4))
+                         if (y // 2, x // 2) == (r // 2, c // 2)}  # fmt: skip
+                assert fact[3:] == "".join(d for d in "1234" if d not in seen)
+                if len(fact) == 4:
+                    rows[r][c] = fact[3]
+            assert "/".join(map("".join, rows)) == after
+
+
+def test_countdown_with_four_goes_down_and_comes_back() -> None:
+    returns = 0
+    for problem in _problems("countdown4"):
+        head, *lines = problem.trace.split("\n")
+        target, given = head.split(" from ")
+        top = sorted(map(int, given.split(" ")), reverse=True)
+        assert (
+            int(target) == problem.gold["target"] and sorted(problem.gold["numbers"]) == top[::-1]
+        )
+        assert ":" not in lines[0] and lines[-1].endswith("!")
+        returns += sum(":" not in line for line in lines) > 1
+        state = top
+        for line in lines:
+            fact, _, left = line.partition(">")
+            start = top if ":" not in left else state
+            numbers, _, results = left.rstrip("!").partition(": ")
+            after = [int(number) for number in numbers.split(" ")]
+            made = evaluate(fact.partition("=")[0])
+            assert not isinstance(made, str) and made[0] == int(fact.partition("=")[2])
+            rest = list(start)
+            for used in made[1]:
+                rest.remove(used)
+            assert after == sorted([*rest, int(made[0])], reverse=True)
+            if ":" not in left:
+                state = after
+                continue
+            a, b = after
+            possible = [a + b, a - b, a * b, a / b if b else None]
+            found = [int(result) for result in results.split(" ")]
+            assert set(found) <= set(possible)
+            assert (int(target) in found) == (line is lines[-1] or line == lines[-1])
+        assert verify(problem, problem.answer).score == 1.0
+    assert 60 < returns < 240  # many searches, not all, come back to the four numbers
+
+
+def test_the_way_of_countdown4_is_not_always_at_the_end_of_a_full_budget() -> None:
+    rng = random.Random(1)
+    traces = [found[0] for _ in range(500) if (found := search(rng, [6, 3, 8, 5], 100))]
+    ends = [sum(":" in line for line in trace.split("\n")) for trace in traces]
+    assert min(ends) == 1 and max(ends) >= 8 and len(set(ends)) >= 7
+
+
+def test_knights_are_searched_case_by_case() -> None:
+    for problem in _problems("knights_knaves"):
+        first, *lines = problem.trace.split("\n")
+        count = len(first.split(" "))
+        cases = ["".join(case) for case in itertools.product("10", repeat=count)]
+        assert [line.partition(":")[0] for line in lines] == cases[: len(lines)]
+        for line in lines:
+            case, _, truths = line.rstrip("!").partition(":")
+            said = truths.split(" ")
+            *fit, last = said
+            assert fit == list(case[: len(fit)])
+            fits = line.endswith("!")
+            assert (last == case[len(fit)]) == fits and (not fits or len(said) == count)
+            assert fits == (line is lines[-1])
+        roles = ["knight" if mark == "1" else "knave" for mark in lines[-1][:count]]
+        assert re.findall("knight|knave", problem.answer) == roles

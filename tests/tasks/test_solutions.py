@@ -1,0 +1,258 @@
+"""Answers of the newer tasks against computations that share nothing with them."""
+
+from __future__ import annotations
+
+import datetime
+import itertools
+import math
+import random
+import re
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from worlds import follows
+
+from ingle.tasks import ALL_TASKS
+from ingle.tasks.base import Problem
+from ingle.tasks.syllogism import Claim, solve
+
+
+def _problems(task: str, count: int = 200) -> list[Problem]:
+    rng = random.Random(21)
+    levels = ALL_TASKS[task].LEVELS + ALL_TASKS[task].HARDER
+    return [ALL_TASKS[task].generate(rng, levels[i % len(levels)]) for i in range(count)]
+
+
+def _numbers(text: str) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", text)]
+
+
+def test_equations_hold_for_the_answer_and_the_written_sides() -> None:
+    for problem in _problems("simple_equations"):
+        first = problem.trace.split("\n")[0]
+        unknown = re.search(r"[a-z]", first)
+        assert unknown is not None
+        left, right = (
+            eval(re.sub(rf"(\d?){unknown[0]}", lambda m: f"{m[1]}*v" if m[1] else "v", side),
+                 {"v": int(problem.answer)})
+            for side in first.split("=")
+        )  # fmt: skip
+        assert left == right
+        # the same numbers as in the question, whatever its order and spaces
+        assert sorted(_numbers(first)) == sorted(_numbers(problem.question))
+
+
+def test_sequences_by_their_own_rules() -> None:
+    for problem in _problems("number_sequence"):
+        numbers = [int(n) for n in problem.key.partition(":")[2].split(",")]
+        whole = [*numbers, int(problem.answer)]
+        steps = np.diff(whole)
+        rules = {
+            "-": len(set(steps)) == 1,
+            "/": all(n and Fraction(m, n) == Fraction(whole[1], whole[0])
+                     for n, m in itertools.pairwise(whole)),
+            "+": all(a + b == c for a, b, c in zip(whole, whole[1:], whole[2:], strict=False)),
+            "--": len(set(np.diff(steps))) == 1,
+            ":": all(len(set(np.diff(whole[start::2]))) == 1 for start in (0, 1)),
+        }  # fmt: skip
+        tried = [line.split(": ")[0] for line in problem.trace.split("\n") if ": " in line]
+        assert rules[tried[-1]], problem
+        shown = {  # a rule given up does not hold for the numbers of the question
+            "-": len(set(np.diff(numbers))) == 1,
+            "--": len(set(np.diff(numbers, 2))) == 1,
+            "+": all(
+                a + b == c for a, b, c in zip(numbers, numbers[1:], numbers[2:], strict=False)
+            ),
+        }
+        assert not any(shown.get(rule, False) for rule in tried[:-1])
+
+
+def test_number_theory() -> None:
+    for problem in _problems("lcm"):
+        assert int(problem.answer) == math.lcm(*_numbers(problem.question)[:2])
+    for problem in _problems("fraction_simplification"):
+        top, bottom = _numbers(problem.question)
+        assert problem.answer == str(Fraction(top, bottom))
+    for problem in _problems("prime_factorization"):
+        factors = _numbers(problem.answer)
+        assert math.prod(factors) == _numbers(problem.question)[0]
+        assert all(factor % n for factor in factors for n in range(2, factor))
+    for problem in _problems("count_bits"):
+        number = max(_numbers(problem.question))
+        assert int(problem.answer) == bin(number).count("1")
+
+
+def test_words() -> None:
+    for problem in _problems("word_sorting"):
+        words = problem.answer.split(", ")
+        assert words == sorted(words)
+        assert all(word in problem.question.lower() for word in words)
+    table = "abcdefghijklmnopqrstuvwxyz"
+    for problem in _problems("caesar_cipher"):
+        word, shift, way = problem.key.split(":")[1:]
+        turned = table[int(shift) :] + table[: int(shift)]
+        moved = word.translate(str.maketrans(table, turned))
+        given, answer = (word, moved) if way == "to" else (moved, word)
+        assert problem.answer == answer and given in problem.question.lower()
+        assert shift in problem.question
+
+
+def test_sudokus_have_one_solution() -> None:
+    rows = ["".join(row) for row in itertools.permutations("1234")]
+    bands = [
+        one + two
+        for one, two in itertools.product(rows, rows)
+        if len({*one[:2], *two[:2]}) == len({*one[2:], *two[2:]}) == 4
+    ]
+    grids = [
+        upper + lower
+        for upper, lower in itertools.product(bands, bands)
+        if all(len(set((upper + lower)[column::4])) == 4 for column in range(4))
+    ]
+    assert len(grids) == 288
+    for problem in _problems("mini_sudoku", 300):
+        puzzle = problem.key.partition(":")[2].replace("/", "")
+        fits = [
+            grid for grid in grids
+            if all(p in ("_", d) for p, d in zip(puzzle, grid, strict=True))
+        ]  # fmt: skip
+        assert fits == [problem.answer.replace("\n", "")]
+
+
+def test_mazes_by_relaxation() -> None:
+    for problem in _problems("maze"):
+        rows = problem.key.partition(":")[2].split("/")
+        cells = {(r, c): rows[r][c] for r in range(len(rows)) for c in range(len(rows))}
+        far = {place: 0 if mark == "S" else 99 for place, mark in cells.items() if mark != "#"}
+        for _ in far:
+            for r, c in far:
+                beside = [far.get(p, 99) for p in ((r - 1, c), (r + 1, c), (r, c - 1), (r, c + 1))]
+                far[r, c] = min(far[r, c], 1 + min(beside))
+        goal = next(place for place, mark in cells.items() if mark == "G")
+        steps = far[goal]
+        assert problem.answer == (str(steps) if steps < 99 else "There is no path.")
+        for line in problem.trace.split("\n")[1:]:
+            distance, _, places = line.rstrip("!").partition(":")
+            for place in places.split(" ") if places != "no" else []:
+                assert far[int(place[0]) - 1, int(place[1]) - 1] == int(distance)
+
+
+def test_syllogisms_by_counterexample() -> None:
+    forms = {"all (\\w+) are (\\w+)": "A", "no (\\w+) are (\\w+)": "E",
+             "some (\\w+) are not (\\w+)": "O", "some (\\w+) are (?!not)(\\w+)": "I"}  # fmt: skip
+    for problem in _problems("syllogism", 100):
+        text = problem.question.lower()
+        claims = sorted(
+            (match.start(), Claim(kind, match[1], match[2]))
+            for form, kind in forms.items()
+            for match in re.finditer(form, text)
+        )
+        *premises, conclusion = (claim for _, claim in claims)
+        assert problem.answer == ("yes" if follows(premises, conclusion) else "no"), text
+
+
+def test_the_fifteen_valid_moods() -> None:
+    """Without existential import fifteen of the 256 forms of a syllogism are valid."""
+    valid = 0
+    for figure in itertools.product((False, True), repeat=2):
+        for first, second, last in itertools.product("AEIO", repeat=3):
+            major = ("m", "p") if not figure[0] else ("p", "m")
+            minor = ("s", "m") if not figure[1] else ("m", "s")
+            solved = solve([Claim(first, *major), Claim(second, *minor)], Claim(last, "s", "p"))
+            valid += solved is not None and solved[1]
+    assert valid == 15
+
+
+def test_knights_from_the_words_of_the_question() -> None:
+    for problem in _problems("knights_knaves", 300):
+        text = re.sub(r"^.*?knaves?( always)? lie\.|^.*?or knaves\.|^.*?knaves: ?", "",
+                      problem.question, count=1)  # fmt: skip
+        said = re.findall(r"(\w+) says (.+?)\.(?= |$)", text.rstrip(".") + ".", re.IGNORECASE)
+        names = [name.capitalize() for name, _ in said]
+        fits = []
+        for roles in itertools.product((True, False), repeat=len(names)):
+            who = dict(zip(names, roles, strict=True))
+            if all(_true(claim, who) == who[name.capitalize()] for name, claim in said):
+                fits.append(who)
+        assert len(fits) == 1, problem.question
+        spoken = [f"{n} is a {'knight' if r else 'knave'}" for n, r in fits[0].items()]
+        assert problem.answer == ", ".join(spoken) + "."
+
+
+def _true(claim: str, who: dict[str, bool]) -> bool:
+    same = re.fullmatch(r"(\w+) and (\w+) are (not )?the same", claim)
+    if same is not None:
+        return (who[same[1]] == who[same[2]]) != bool(same[3])
+    implied = re.fullmatch(r"if (.+) then (.+)", claim)
+    if implied is not None:
+        return not _true(implied[1], who) or _true(implied[2], who)
+    parts = re.split(r" (and|or) ", claim)
+    truths = [who[p.split()[0]] == p.endswith("knight") for p in parts[::2]]
+    return all(truths) if "and" in parts else any(truths)
+
+
+def test_language() -> None:
+    legs = {"cow": 4, "dog": 4, "cat": 4, "pig": 4, "hen": 2, "duck": 2, "ant": 6, "bee": 6,
+            "spider": 8, "crab": 10}  # fmt: skip
+    for problem in _problems("leg_counting"):
+        herd = re.findall(r"(\d+) ([a-z]+?)s?\b", problem.question)
+        assert int(problem.answer) == sum(int(count) * legs[animal] for count, animal in herd)
+    for problem in _problems("time_intervals"):
+        one, two = (
+            datetime.timedelta(
+                **dict(zip(("hours", "minutes", "seconds"), _numbers(clock), strict=False))
+            )
+            for clock in re.findall(r"\d+:\d+(?::\d+)?", problem.question)
+        )
+        between = two - one if two >= one else two - one + datetime.timedelta(days=1)
+        shown = str(between)
+        assert problem.answer == (shown if problem.answer.count(":") == 2 else shown[:-3])
+    for problem in _problems("calendar_days"):
+        day = re.search(r"\b(mon|tues|wednes|thurs|fri|satur|sun)day\b", problem.question, re.I)
+        assert day is not None
+        date = datetime.date(2024, 1, 1)
+        while date.strftime("%A").lower() != day[0].lower():
+            date += datetime.timedelta(days=1)
+        earlier = re.search(r"ago|before|- \d", problem.question)
+        days = _numbers(problem.question)[0] * (-1 if earlier else 1)
+        assert problem.answer == (date + datetime.timedelta(days=days)).strftime("%A")
+
+
+@pytest.mark.parametrize("level", [1, 2])
+def test_fewest_swaps_by_breadth_first_search(level: int) -> None:
+    rng = random.Random(4)
+    for _ in range(40):
+        problem = ALL_TASKS["binary_alternation"].generate(rng, level)
+        start = problem.key.partition(":")[2]
+        seen, frontier, steps = {start}, {start}, 0
+        while frontier and not any("00" not in s and "11" not in s for s in frontier):
+            frontier = {
+                s[:i] + s[j] + s[i + 1 : j] + s[i] + s[j + 1 :]
+                for s in frontier for i in range(len(s)) for j in range(i + 1, len(s))
+            } - seen  # fmt: skip
+            seen |= frontier
+            steps += 1
+        assert problem.answer == (str(steps) if frontier else "-1")
+
+
+def test_other_transfer_answers() -> None:
+    for problem in _problems("isomorphic_strings"):
+        one, two = problem.key.partition(":")[2].split(",")
+        pattern = [[text.index(letter) for letter in text] for text in (one, two)]
+        assert problem.answer == ("yes" if pattern[0] == pattern[1] else "no")
+    for problem in _problems("course_schedule", 60):
+        count = int(problem.key.split(":")[1])
+        if count > 7:
+            continue
+        rules = [tuple(map(int, rule.split("<"))) for rule in problem.key.split(":")[2].split(",")]
+        possible = any(
+            all(order.index(a) < order.index(b) for a, b in rules)
+            for order in itertools.permutations(range(count))
+        )
+        assert problem.answer == ("yes" if possible else "no")
+    for problem in _problems("rotate_matrix"):
+        rows, quarters = problem.key.split(":")[1:]
+        matrix = np.array([list(map(int, row)) for row in rows.split("/")])
+        turned = np.rot90(matrix, -int(quarters))
+        assert problem.answer == "/".join("".join(map(str, row)) for row in turned)
