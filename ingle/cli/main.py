@@ -31,6 +31,9 @@ VERBS = {
     "doctor": ("ingle.cli.doctor", "does a model fit, and how fast can it be"),
     "train": ("ingle.cli.train", "pre-train a model from nothing"),
     "sft": ("ingle.cli.sft", "fine-tune a model on worked problems"),
+    "distill": ("ingle.cli.distill", "a student learns from a teacher's answers or probabilities"),
+    "grpo": ("ingle.cli.grpo", "reinforcement learning on verifiable rewards"),
+    "merge": ("ingle.cli.merge", "fold an adapter into a copy of its model"),
     "eval": ("ingle.cli.evaluate", "measure a model on problems it has never seen"),
     "audit": ("ingle.cli.audit", "what a model folder holds, and whether a policy admits it"),
     "audit behaviour": ("ingle.cli.behaviour", "what a model does with matched probes"),
@@ -42,7 +45,7 @@ VERBS = {
 # Every verb is sealed before it begins, but for these: pull is there for the network, prove needs
 # listeners outside the seal it attacks; the others open something first and then seal themselves.
 NEVER_SEALED = ("pull", "prove")
-SEALED_LATER = ("serve", "batch", "train", "sft", "sign")
+SEALED_LATER = ("serve", "batch", "train", "sft", "grpo", "distill", "merge", "sign")
 RUNS_A_MODEL = ("serve", "chat", "generate", "batch")  # if the policy admits it
 STOPS_CHILDREN = ("audit",)  # that a hostile file has caught in a loop
 

@@ -37,6 +37,9 @@ def add_quant(parser: argparse.ArgumentParser) -> None:
         "--calibrate", type=Path, metavar="FILE",
         help="text of the kind you will ask about: int4 rounds for it (loads the model twice)",
     )  # fmt: skip
+    parser.add_argument(
+        "--adapter", type=Path, metavar="FOLDER", help="LoRA that is added to the weights"
+    )
 
 
 def weights_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -49,6 +52,7 @@ def weights_options(args: argparse.Namespace) -> dict[str, Any]:
         "keep_quantised": args.keep_quantised,
         "expert_bytes": None if memory is None else int(memory * 1e9),
         "calibration": args.calibrate and args.calibrate.read_text("utf-8", errors="replace"),
+        "adapter": args.adapter,
     }
 
 

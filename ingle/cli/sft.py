@@ -1,22 +1,47 @@
-"""`ingle sft PRESET`: fine-tune the pre-trained model on chats; the same command resumes it."""
+"""`ingle sft PRESET`: fine-tune the pre-trained model on chats; the same command resumes it.
+
+With `--data`, `ingle sft MODEL --data FILE.jsonl` fine-tunes any model folder on a file of
+conversations, see cli/finetune.py.
+"""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from ingle.cli import finetune
 from ingle.cli.admitting import add_policy, admission, ask_audit
+from ingle.cli.options import add_json
 from ingle.cli.sealing import enter
-from ingle.cli.training import add_run_arguments, given, run_stage
+from ingle.cli.training import given, run_stage
+
+PRESETS = ("nano", "mini", "tiny")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    add_run_arguments(parser, "sft")
-    parser.add_argument("--parent", type=Path, help="start from here (default out/PRESET-pretrain)")
+    parser.add_argument(
+        "preset", metavar="PRESET_OR_MODEL", help=f"{', '.join(PRESETS)}, or with --data a model"
+    )
+    parser.add_argument("--out", type=Path, help="folder of the run (default out/PRESET-sft)")
+    parser.add_argument("--seed", type=int, help="another run of the same recipe")
+    parser.add_argument(
+        "--stop-after", type=int, metavar="STEP", help="pause there; run again to go on"
+    )
+    recipe = parser.add_argument_group("a preset")
+    recipe.add_argument("--parent", type=Path, help="start from here (default out/PRESET-pretrain)")
+    recipe.add_argument("--steps", type=int, help="length of the stage (default: the preset's)")
+    recipe.add_argument("--no-compile", action="store_true", help="plain eager PyTorch")
+    finetune.add_arguments(parser)
     add_policy(parser)
+    add_json(parser)
+    parser.set_defaults(usage_error=parser.error)
 
 
 def run(args: argparse.Namespace) -> int:
+    if args.data is not None:
+        return finetune.run(args)
+    if args.preset not in PRESETS:
+        args.usage_error(f"PRESET is one of {', '.join(PRESETS)}; a model needs --data FILE.jsonl")
     folder = args.out or Path("out") / f"{args.preset}-sft"
     start = args.parent or Path("out") / f"{args.preset}-pretrain"
     ask_audit(args, start)

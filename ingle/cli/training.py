@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ingle.cli.options import add_json
+from ingle.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from ingle.training.loop import Run
@@ -40,3 +41,13 @@ def run_stage(args: argparse.Namespace, run: Run, folder: Path) -> int:
     else:
         print(f"{folder} holds the model; open {folder / 'report.html'} for the curves.")
     return 0
+
+
+def levels_of(text: str | None) -> tuple[int, ...] | None:
+    """Levels from `1,2,3`; None where none were named."""
+    if text is None:
+        return None
+    levels = tuple(int(part) if part.strip().isdigit() else 0 for part in text.split(","))
+    if not all(1 <= level <= 5 for level in levels):
+        raise InvalidRequestError("--levels takes numbers from 1 to 5, such as 1,2,3.", "levels")
+    return levels

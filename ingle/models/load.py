@@ -20,6 +20,7 @@ from ingle.models.layers.block import MTPLayer
 from ingle.models.layers.linear import Embedding, Linear, replace_weight
 from ingle.models.place import fill_in_memory, fill_paged, page_experts
 from ingle.models.read import read_config
+from ingle.weights.adapter import open_checkpoint
 from ingle.weights.cache import cache_file
 from ingle.weights.checkpoint import Checkpoint
 from ingle.weights.names import SCALE
@@ -36,6 +37,7 @@ def load_model(
     keep: bool = False,
     expert_bytes: int | None = None,
     importance: Mapping[str, Tensor] | None = None,
+    adapter: Path | None = None,
 ) -> CausalLM:
     """Load a model folder for inference: `model(tokens_BT) -> logits_BTV`.
 
@@ -44,14 +46,15 @@ def load_model(
     have been read. keep: write quantised weights into the cache (weights/cache.py), or read them
     from there. expert_bytes: leave the experts in that cache on disk and keep at most this much of
     them in memory (weights/paging.py). importance: how much each input of a matrix counts when it
-    is rounded to int4 (models/calibrate.py). Raises ModelNotFoundError, ConfigError or
+    is rounded to int4 (models/calibrate.py). adapter: folder of a LoRA that is added to the
+    weights as they are read (weights/adapter.py). Raises ModelNotFoundError, ConfigError or
     WeightsError.
     """
     from ingle.models import resolve_model
 
     folder = resolve_model(path)
     config = read_config(folder)
-    with Checkpoint(folder) as checkpoint:
+    with open_checkpoint(folder, adapter) as checkpoint:
         mtp_prefix = f"model.layers.{config.num_hidden_layers}."
         if config.mtp_layers and not any(n.startswith(mtp_prefix) for n in checkpoint.entries):
             # a checkpoint may announce its MTP module and leave it out (transformers drops it)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
+import shutil
 from pathlib import Path
 
 import torch
@@ -11,7 +11,9 @@ import torch
 from ingle.errors import WeightsError
 from ingle.models import save_model
 from ingle.models.causal_lm import CausalLM
+from ingle.privacy.statement import CHECKPOINT_FILES
 from ingle.training.balance import expert_loads
+from ingle.training.commit import finish, replacing
 from ingle.training.optim import Optimizers
 from ingle.training.origin import Origin
 from ingle.weights.safetensors import read_tensors, save_tensors
@@ -23,21 +25,23 @@ _PROGRESS = "progress.json"
 def save_checkpoint(
     folder: Path, model: CausalLM, optimizers: Optimizers, step: int, origin: Origin
 ) -> None:
-    """Write weights, optimiser state, where they come from, and step. `progress.json` is last and
-    names the step of the other files, so that a crash in between is noticed instead of mixing two
-    steps."""
-    save_model(model, folder, torch.float32)
+    """Write weights, optimiser state, where they come from, and step, all or none: NotSavedError on
+    a full disk leaves the last checkpoint whole."""
     tensors = optimizers.state_tensors() | {"step": torch.tensor(step)}
     tensors |= {f"load/{i}": load for i, load in enumerate(expert_loads(model))}
-    save_tensors(folder / _STATE, tensors, {})
-    origin.write(folder, step)
-    unfinished = folder / (_PROGRESS + ".partial")
-    unfinished.write_text(json.dumps({"step": step}) + "\n", "utf-8")
-    os.replace(unfinished, folder / _PROGRESS)
+    with replacing(folder) as new:
+        save_model(model, new, torch.float32)
+        save_tensors(new / _STATE, tensors, {})
+        for name in CHECKPOINT_FILES:  # the statement names the tokenizer's, too
+            if (folder / name).is_file() and not (new / name).exists():
+                shutil.copyfile(folder / name, new / name)
+        origin.write(new, step)
+        (new / _PROGRESS).write_text(json.dumps({"step": step}) + "\n", "utf-8")
 
 
 def load_checkpoint(folder: Path, model: CausalLM, optimizers: Optimizers) -> int:
     """Restore model and optimisers in place; returns the number of finished steps, 0 for none."""
+    finish(folder)
     if not (folder / _PROGRESS).exists():
         return 0
     step = int(json.loads((folder / _PROGRESS).read_text("utf-8"))["step"])

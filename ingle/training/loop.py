@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
 from ingle.models import build_model
 from ingle.models.causal_lm import CausalLM
-from ingle.models.deepseek_v3 import DeepseekV3Config
+from ingle.models.config import ModelConfig
+from ingle.tasks import SHIPPED, TRAINED
 from ingle.training.balance import Balance, update_router_biases
 from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from ingle.training.data import Mixture
+from ingle.training.data import Documents, Mixture
+from ingle.training.metrics import MetricsLog
 from ingle.training.next_token import NextToken
 from ingle.training.optim import OptimConfig, Optimizers
-from ingle.training.origin import origin_of
+from ingle.training.origin import Traced, origin_of
 from ingle.training.report import write_report
 from ingle.training.streams import StepLoss, Streams
 from ingle.training.tokenizer import build_tokenizer
@@ -36,8 +37,8 @@ class Run:
     """
 
     name: str
-    model: DeepseekV3Config
-    mixture: Mixture
+    model: ModelConfig
+    mixture: Documents
     steps: int
     batch_tokens: int = 8192  # tokens of a step
     streams: int = 2  # packed streams they are cut into, each the work of one process
@@ -90,8 +91,8 @@ def train(
     done = load_checkpoint(folder, model, optimizers)
     origin = origin_of(run, folder, done)
     write_tokenizer(run, folder)
-    compiled = compiled and _can_compile()
-    log = MetricsLog(folder / "metrics.jsonl", run, done)
+    compiled = compiled and can_compile()
+    log = MetricsLog(folder, run, done)
     last = min(run.steps, stop_after or run.steps)
     algorithm, processes = run.algorithm(), processes or os.cpu_count() or 1
     with Streams(model, algorithm, run.streams, folder, compiled, processes) as streams:
@@ -102,24 +103,30 @@ def train(
                 norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip)
                 optimizers.step(run.learning_rate(step))
             balance = update_router_biases(model, run.bias_speed_at(step))
-            log.write(step, loss, float(norm), balance, started)
+            _report(log, run, step, loss, float(norm), balance, started)
             if (step + 1) % run.save_every == 0 or step + 1 == last:
                 save_checkpoint(folder, model, optimizers, step + 1, origin)
                 write_report(folder)
     return model.eval()
 
 
-def write_tokenizer(run: Run, folder: Path) -> None:
-    """The parent's tokenizer, or a fresh one; its files become part of the run's folder."""
+def write_tokenizer(run: Traced, folder: Path) -> None:
+    """The parent's tokenizer, or a fresh one; its files become part of the run's folder.
+
+    A fresh one knows the words of the shipped reasoner's tasks, or those of all trained tasks where
+    the run asks more.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     if run.parent is None:
-        build_tokenizer(folder, run.model.vocab_size, run.model.max_position_embeddings)
+        asked = run.mixture.weights if isinstance(run.mixture, Mixture) else {}
+        tasks = TRAINED if set(asked).difference(SHIPPED) else SHIPPED
+        build_tokenizer(folder, run.model.vocab_size, run.model.max_position_embeddings, tasks)
     else:
         for name in ("tokenizer.json", "tokenizer_config.json"):
             shutil.copyfile(run.parent / name, folder / name)
 
 
-def _can_compile() -> bool:
+def can_compile() -> bool:
     """torch.compile needs a C++ compiler; without one the same loop runs eagerly."""
     from torch._inductor.cpp_builder import get_cpp_compiler
 
@@ -132,40 +139,23 @@ def _can_compile() -> bool:
     return True
 
 
-class MetricsLog:
-    """Appends one JSON line a step and shows progress on stderr."""
-
-    def __init__(self, path: Path, run: Run, done: int) -> None:
-        self.run, self.path = run, path
-        kept = path.read_text("utf-8").splitlines() if path.exists() else []
-        # a run killed after its last checkpoint has logged steps it will now repeat
-        kept = [line for line in kept if json.loads(line).get("step", -1) < done]
-        if not kept:
-            kept = [json.dumps({"run": run.name, "config": asdict(run)}, default=str)]
-        path.write_text("\n".join(kept) + "\n", "utf-8")
-        self.file = path.open("a", encoding="utf-8")
-        self.smooth: float | None = None
-
-    def write(
-        self, step: int, loss: StepLoss, norm: float, balance: Balance, started: float
-    ) -> None:
-        seconds = time.perf_counter() - started
-        main, mtp = loss.parts
-        self.smooth = main if self.smooth is None else 0.95 * self.smooth + 0.05 * main
-        entry = {
-            "step": step, "loss": round(main, 5), "mtp_loss": round(mtp, 5),
-            "grad_norm": round(norm, 4), "lr": round(self.run.learning_rate(step), 5),
-            "max_violation": round(balance.max_violation, 3), "dead_experts": balance.dead_experts,
-            "trained_tokens": int(loss.counts[0]), "seconds": round(seconds, 3),
-        }  # fmt: skip
-        self.file.write(json.dumps(entry) + "\n")
-        self.file.flush()
-        if step % 20 == 0 or sys.stderr.isatty():
-            left = (self.run.steps - step - 1) * seconds / 60
-            print(
-                f"{self.run.name} {step + 1}/{self.run.steps}  loss {self.smooth:.4f}  "
-                f"mtp {mtp:.3f}  {self.run.batch_tokens / seconds:,.0f} tok/s  "
-                f"MaxVio {balance.max_violation:.2f}  dead {balance.dead_experts}  "
-                f"{left:.0f} min left",
-                file=sys.stderr, end="\r" if sys.stderr.isatty() else "\n",
-            )  # fmt: skip
+def _report(
+    log: MetricsLog, run: Run, step: int, loss: StepLoss, norm: float, balance: Balance,
+    started: float,
+) -> None:  # fmt: skip
+    seconds = time.perf_counter() - started
+    main, mtp = loss.parts
+    log.write({
+        "step": step, "loss": round(main, 5), "mtp_loss": round(mtp, 5),
+        "grad_norm": round(norm, 4), "lr": round(run.learning_rate(step), 5),
+        "max_violation": round(balance.max_violation, 3), "dead_experts": balance.dead_experts,
+        "trained_tokens": int(loss.counts[0]), "seconds": round(seconds, 3),
+    })  # fmt: skip
+    left = (run.steps - step - 1) * seconds / 60
+    log.show(
+        step,
+        f"{run.name} {step + 1}/{run.steps}  loss {log.average(main):.4f}  mtp {mtp:.3f}  "
+        f"{run.batch_tokens / seconds:,.0f} tok/s  MaxVio {balance.max_violation:.2f}  "
+        f"dead {balance.dead_experts}  {left:.0f} min left",
+        every=20,
+    )

@@ -68,8 +68,11 @@ class Muon(torch.optim.Optimizer):
 
 @dataclass(frozen=True)
 class OptimConfig:
-    """Peak learning rates; a schedule multiplies all of them."""
+    """Peak learning rates; a schedule multiplies all of them. muon=False: AdamW for matrices too,
+    as reinforcement learning wants small steps where the gradient is small, and every step of Muon
+    is as long as the rate says."""
 
+    muon: bool = True
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
     weight_decay: float = 0.01
@@ -84,7 +87,9 @@ class Optimizers:
         self.config = config
         matrices, stacks, rest = [], [], []
         for name, p in model.named_parameters():
-            if name.endswith("experts.gate_up_proj"):
+            if not config.muon:
+                rest.append(p)
+            elif name.endswith("experts.gate_up_proj"):
                 stacks.append(p)
             elif p.dim() >= 2 and not name.endswith(
                 ("embed_tokens.weight", "head.weight", "gate.weight")

@@ -1,15 +1,22 @@
-"""The two stages of the shipped reasoner, as functions that return a full `Run`.
+"""The stages of the shipped reasoner and those after them, as functions that return a full run.
 
 Stage lengths are in steps of 8,192 tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ingle.errors import ConfigError
+from ingle.models.read import read_config
+from ingle.tasks import ALL_TASKS
 from ingle.training.data import Mixture
+from ingle.training.distill import DistillRun, Way
+from ingle.training.grpo import GrpoRun
 from ingle.training.loop import Run
+from ingle.training.objectives import objective_preset
 from ingle.training.optim import OptimConfig
 from ingle.training.presets import model_preset
 
@@ -25,6 +32,10 @@ TASK_WEIGHTS = {
     "countdown": 3.0,
     "chat": 0.3,
 }
+
+# What reinforcement learning asks: the tasks with levels beyond the trained ones.
+HARD_TASKS = ("sums", "products", "gcd", "base_conversion", "sorting", "countdown")
+HARD_LEVELS = (4, 5)
 
 
 @dataclass(frozen=True)
@@ -65,4 +76,53 @@ def sft_run(preset: str, parent: Path, steps: int | None = None, seed: int = 1) 
         name=f"{preset}-sft", model=config, mixture=Mixture(TASK_WEIGHTS, chat=True, history=0.08),
         steps=steps or stage.sft_steps, optim=stage.optim, seed=seed, parent=parent,
         warmup=20, decay=0.9, mtp_weight=0.2, bias_freeze=0.1,
+    )  # fmt: skip
+
+
+def edge_run(parent: Path, steps: int = 150, seed: int = 2, harder: float = 0.1) -> Run:
+    """A cold start for reinforcement learning: fine-tuning goes on with some of the harder levels.
+
+    Without any the model is never right there, and a group that is never right teaches nothing.
+    """
+    return Run(
+        name="edge", model=read_config(parent), parent=parent,
+        mixture=Mixture(TASK_WEIGHTS, chat=True, history=0.08, harder=harder),
+        steps=steps, optim=OptimConfig(muon_lr=0.004, adam_lr=6e-4), seed=seed, longest=640,
+        warmup=10, decay=0.9, mtp_weight=0.2, bias_speed=0.0,
+    )  # fmt: skip
+
+
+def grpo_run(
+    parent: Path, objective: str = "small", steps: int = 60, seed: int = 0,
+    tasks: Sequence[str] = (), levels: Sequence[int] = HARD_LEVELS, rate: float = 3e-5,
+) -> GrpoRun:  # fmt: skip
+    """Reinforcement learning on levels beyond those that fine-tuning knew."""
+    return GrpoRun(
+        name=f"grpo-{objective}", model=read_config(parent), parent=parent,
+        mixture=mixture_of(tasks or HARD_TASKS, levels),
+        steps=steps, objective=objective_preset(objective), seed=seed, prompts=16, group=8,
+        limit=512, optim=OptimConfig(muon=False, adam_lr=rate), decay=0.5,
+    )  # fmt: skip
+
+
+def mixture_of(tasks: Sequence[str] = (), levels: Sequence[int] | None = None) -> Mixture:
+    """Chats of some tasks in equal shares, or of all as the reasoner was trained on them."""
+    weights = {name: 1.0 for name in tasks} or dict(TASK_WEIGHTS)
+    for name in weights:
+        if name not in ALL_TASKS:
+            raise ConfigError(f"No task {name!r}; choose from {', '.join(ALL_TASKS)}.")
+    return Mixture(weights, chat=True, levels=tuple(levels or ()))
+
+
+def distill_run(
+    way: Way, student: Path, teacher: Path, steps: int = 200, seed: int = 0,
+    tasks: Sequence[str] = (), levels: Sequence[int] | None = None, top_k: int = 0,
+) -> DistillRun:  # fmt: skip
+    """A student learns from a teacher's probabilities, with the rates of fine-tuning; smaller ones
+    where it reads its own text, whose gradient is noisier."""
+    calm = OptimConfig(muon_lr=0.005, adam_lr=1e-3)
+    return DistillRun(
+        name=f"distill-{way}", way=way, model=read_config(student), parent=student,
+        teacher=teacher, mixture=mixture_of(tasks, levels), steps=steps, seed=seed, top_k=top_k,
+        optim=calm if way == "on-policy" else OptimConfig(muon_lr=0.01, adam_lr=2e-3),
     )  # fmt: skip

@@ -1,86 +1,242 @@
-"""One self-contained HTML page per run, drawn from `metrics.jsonl`: no script, no external file."""
+"""One self-contained HTML page per run: no script, no external file, the same files the same bytes.
+
+Read from the run's folder: `metrics.jsonl` (a head, then a line a step, whatever it holds),
+`samples.jsonl` (rollouts, if it is there) and `evaluation.json` (before and after, if it is there).
+"""
 
 from __future__ import annotations
 
-import html
 import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
-_CURVES = {
-    "loss": "Loss of the next token (nats)",
-    "mtp_loss": "Loss of the MTP module (nats)",
-    "max_violation": "MaxVio: busiest expert over the mean, minus 1",
-    "dead_experts": "Experts that received no token",
-    "grad_norm": "Gradient norm before clipping",
-    "lr": "Learning-rate factor",
-}
-_STYLE = """body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;
-color:#1d2330;background:#fbfaf7}h1,h2{font-weight:600}h2{font-size:1rem;margin:2rem 0 .3rem}
-svg{width:100%;height:auto;background:#fff;border:1px solid #e4e0d8;border-radius:6px}
-table{border-collapse:collapse}td,th{padding:.2rem .8rem .2rem 0;text-align:left}
-pre{overflow:auto;background:#fff;border:1px solid #e4e0d8;padding:1rem;border-radius:6px}
-@media(prefers-color-scheme:dark){body{color:#e8e4da;background:#16181d}
-svg,pre{background:#1d2027;border-color:#333845}}"""
+from ingle.training.report_charts import Series, area_chart, line_chart, number
+from ingle.training.report_style import STYLE
+from ingle.training.report_table import before_and_after
+
+MOST_SAMPLES = 16
+TAIL = 50  # steps whose mean is the state of a run
+# lines that are the run's size or its amounts, which the summary has
+_AMOUNTS = ("step", "trained_tokens", "rollouts", "rollout_tokens")
+_BESIDE = {
+    "README.md": "model card", "provenance.json": "provenance statement",
+    "bom.cdx.json": "bill of materials", "metrics.jsonl": "metrics", "samples.jsonl": "rollouts",
+    "evaluation.json": "evaluation",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Chart:
+    """One picture: keys of `metrics.jsonl` and what to call them. A key that ends in * stands for
+    all keys that begin so, each called by its rest."""
+
+    title: str
+    keys: Mapping[str, str]
+    from_zero: bool = False
+    stacked: bool = False
+
+
+SECTIONS: dict[str, tuple[Chart, ...]] = {
+    "Answers": (
+        Chart("Right: share of the rollouts, share of questions with a right one",
+              {"pass@*": "pass@"}, True),
+        Chart("Reward and its parts", {"reward": "total", "reward_*": ""}),
+        Chart("Tokens of a rollout", {"length": "mean"}, True),
+        Chart("Groups that teach nothing, rollouts cut off",
+              {"zero_variance": "groups all alike", "truncated": "cut off"}, True),
+    ),
+    "Policy": (
+        Chart("Entropy of the next token (nats)", {"entropy": "entropy"}),
+        Chart("KL divergence from the reference (nats)", {"kl": "KL"}),
+        Chart("Share of clipped tokens", {"clipped": "clipped"}, True),
+        Chart("Mean |log-probability, trainer less sampler| (nats)", {"drift": "drift"}, True),
+        Chart("Policy term of the loss", {"policy": "policy term"}),
+    ),
+    "Loss": (
+        Chart("Loss of the next token (nats)", {"loss": "loss"}),
+        Chart("Loss of the MTP module (nats)", {"mtp_loss": "MTP loss"}),
+    ),
+    "Routing balance": (
+        Chart("MaxVio: busiest expert over the mean, minus 1", {"max_violation": "MaxVio"}, True),
+        Chart("Experts that received no token", {"dead_experts": "dead experts"}, True),
+    ),
+    "Optimisation and time": (
+        Chart("Gradient norm before clipping", {"grad_norm": "norm"}),
+        Chart("Learning-rate factor", {"lr": "factor"}, True),
+        Chart("Seconds of a step by phase", {"seconds_*": ""}, stacked=True),
+        Chart("Seconds of a step", {"seconds": "seconds"}, True),
+    ),
+}  # fmt: skip
 
 
 def write_report(folder: Path) -> Path:
-    """Read `folder/metrics.jsonl` and write `folder/report.html`."""
-    lines = [json.loads(x) for x in (folder / "metrics.jsonl").read_text("utf-8").splitlines()]
-    head: dict[str, Any] = next(
-        (x for x in lines if "config" in x), {"run": folder.name, "config": {}}
-    )
+    """Write `folder/report.html` and return its path; needs `metrics.jsonl`."""
+    lines = read_lines(folder / "metrics.jsonl")
+    head = next((x for x in lines if "config" in x), {"run": folder.name, "config": {}})
     steps = [x for x in lines if "step" in x]
-    parts = [f"<h1>{html.escape(head['run'])}</h1>", _summary(steps)]
-    for key, title in _CURVES.items():
-        points = [(x["step"], x[key]) for x in steps if key in x]
-        parts.append(f"<h2>{html.escape(title)}</h2>{_curve(points)}")
-    config = html.escape(json.dumps(head["config"], indent=2))
-    parts.append(f"<h2>Configuration</h2><pre>{config}</pre>")
-    page = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{html.escape(head['run'])}"
-        f"</title><style>{_STYLE}</style><body>{''.join(parts)}</body></html>\n"
+    name = escape(str(head["run"]))
+    config = escape(json.dumps(head["config"], indent=2))
+    body = (
+        f"<h1>{name}</h1>{_summary(steps)}{_evaluation(folder)}{_charts(steps)}"
+        f"{_samples(read_lines(folder / 'samples.jsonl'))}"
+        f"<h2>Configuration</h2><details><summary>Every field</summary><pre>{config}</pre>"
+        f"</details>{_beside(folder)}"
     )
     out = folder / "report.html"
-    out.write_text(page, "utf-8")
+    out.write_text(
+        '<!doctype html><html lang="en"><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width,initial-scale=1">'
+        f"<title>{name}</title><style>{STYLE}</style><body><main>{body}</main></body></html>\n",
+        "utf-8",
+        errors="replace",  # half a surrogate pair, which JSON can hold
+    )
     return out
 
 
-def _summary(steps: list[dict]) -> str:
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The JSON objects of a file; none where there is no file. A line that is none, as the last
+    one of a killed run may be, is left out."""
+    found = []
+    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            found.append(entry)
+    return found
+
+
+def _summary(steps: Sequence[Mapping[str, Any]]) -> str:
     if not steps:
         return "<p>No step yet.</p>"
-    seconds = sum(x["seconds"] for x in steps)
-    tail = steps[-50:]
-    rows = {
-        "steps": f"{steps[-1]['step'] + 1:,}",
-        "time": f"{seconds / 60:.1f} minutes of steps",
-        "trained tokens": f"{sum(x['trained_tokens'] for x in steps):,}",
-        "loss, last 50 steps": f"{sum(x['loss'] for x in tail) / len(tail):.4f}",
-        "MaxVio, last 50 steps": f"{sum(x['max_violation'] for x in tail) / len(tail):.2f}",
-    }
-    cells = "".join(f"<tr><th>{k}<td>{v}" for k, v in rows.items())
-    return f"<table>{cells}</table>"
+    seconds = sum(map(_seconds, map(_numbers, steps)))
+    tiles = {"steps": f"{steps[-1]['step'] + 1:,}", "minutes of steps": f"{seconds / 60:,.1f}"}
+    for key, label in (("trained_tokens", "trained tokens"), ("rollouts", "rollouts")):
+        if total := sum(_numbers(x).get(key, 0) for x in steps):
+            tiles[label] = f"{total:,.0f}"
+    for key in ("loss", "pass@1", "reward", "max_violation"):
+        tail = [_numbers(x)[key] for x in steps[-TAIL:] if key in _numbers(x)]
+        if tail:
+            label = "MaxVio" if key == "max_violation" else key
+            tiles[f"{label}, last {len(tail)} steps"] = number(sum(tail) / len(tail))
+    return "<dl>" + "".join(f"<div><dt>{k}<dd>{v}</div>" for k, v in tiles.items()) + "</dl>"
 
 
-def _curve(points: list[tuple[int, float]], width: int = 900, height: int = 220) -> str:
-    """An SVG line through at most 400 bucket means, with its extremes written beside it."""
-    if len(points) < 2:
-        return "<p>Not enough points yet.</p>"
-    size = -(-len(points) // 400)
-    means = [
-        (chunk[0][0], sum(y for _, y in chunk) / len(chunk))
-        for chunk in (points[i : i + size] for i in range(0, len(points), size))
-    ]
-    low, high = min(y for _, y in means), max(y for _, y in means)
-    span, last = (high - low) or 1.0, points[-1][0] or 1
-    path = " ".join(
-        f"{60 + x / last * (width - 75):.1f},{height - 20 - (y - low) / span * (height - 40):.1f}"
-        for x, y in means
-    )
-    label = '<text x="4" y="{y}" font-size="12" fill="currentColor">{value:.3g}</text>'
+def _seconds(numbers: Mapping[str, float]) -> float:
+    """Of a step, which may be told by phases."""
+    phases = (value for key, value in numbers.items() if key.startswith("seconds_"))
+    return numbers["seconds"] if "seconds" in numbers else sum(phases)
+
+
+def _charts(steps: Sequence[Mapping[str, Any]]) -> str:
+    """Every section that has something to show; keys that none knows come last."""
+    columns = _columns(steps)
+    parts, seen = [], set(_AMOUNTS)
+    for heading, charts in SECTIONS.items():
+        drawn = []
+        for chart in charts:
+            named = _named(chart, columns)
+            seen.update(named)
+            drawn.append(_chart(chart, named, columns))
+        parts.append(_section(heading, drawn))
+    other = [_chart(Chart(k, {k: k}), {k: k}, columns) for k in columns if k not in seen]
+    return "".join([*parts, _section("Other", other)])
+
+
+def _columns(steps: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, float]]]:
+    """(step, value) pairs of every number, by key in the order of their first appearance."""
+    columns: dict[str, list[tuple[int, float]]] = {}
+    for entry in steps:
+        for key, value in _numbers(entry).items():
+            columns.setdefault(key, []).append((entry["step"], value))
+    return columns
+
+
+def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        key: value for key, value in entry.items()
+        if isinstance(value, int | float) and not isinstance(value, bool)
+    }  # fmt: skip
+
+
+def _named(chart: Chart, columns: Mapping[str, Any]) -> dict[str, str]:
+    """The chart's keys that the run has, with their labels."""
+    found: dict[str, str] = {}
+    for key, label in chart.keys.items():
+        start = key.removesuffix("*")
+        if start == key:
+            found |= {key: label} if key in columns else {}
+        else:
+            found |= {k: label + k.removeprefix(start) for k in columns if k.startswith(start)}
+    return found
+
+
+def _chart(
+    chart: Chart, named: Mapping[str, str], columns: Mapping[str, list[tuple[int, float]]]
+) -> str:
+    series = [Series(label, columns[key]) for key, label in named.items()]
+    name = "chart-" + re.sub(r"[^a-zA-Z0-9]", lambda x: f"-{ord(x[0]):x}-", ",".join(named))
+    if chart.stacked:
+        return area_chart(name, chart.title, series)
+    return line_chart(name, chart.title, series, chart.from_zero)
+
+
+def _section(heading: str, charts: Sequence[str]) -> str:
+    drawn = "".join(charts)
+    return f'<h2>{escape(heading)}</h2><div class="charts">{drawn}</div>' if drawn else ""
+
+
+def _evaluation(folder: Path) -> str:
+    path = folder / "evaluation.json"
+    if not path.exists():
+        return ""
+    try:
+        table = before_and_after(json.loads(path.read_text("utf-8")))
+    except (LookupError, TypeError, ValueError, AttributeError):
+        table = (
+            "<p>evaluation.json is not {before, after} as ingle eval --json prints them; the table "
+            "is left out.</p>"
+        )
+    return f"<h2>Before and after</h2>{table}"
+
+
+def _samples(rollouts: Sequence[Mapping[str, Any]]) -> str:
+    """At most MOST_SAMPLES, evenly from first to last."""
+    shown = [row for row in rollouts if {"step", "question", "text"} <= row.keys()]
+    if not shown:
+        return ""
+    most = min(len(shown), MOST_SAMPLES)
+    places = [round(i * (len(shown) - 1) / max(1, most - 1)) for i in range(most)]
+    note = f"<p>{len(shown):,} were kept; these lie evenly between the first and the last.</p>"
+    return "<h2>Sample rollouts</h2>" + (note if most < len(shown) else "") + "".join(
+        _sample(shown[place]) for place in places
+    )  # fmt: skip
+
+
+def _sample(row: Mapping[str, Any]) -> str:
+    reward = row.get("reward")
+    said = _numbers(reward) if isinstance(reward, dict) else {}
+    parts = [f"{name} {value:+.3g}" for name, value in said.items() if value]
+    parts += [f"reward {sum(said.values()):.3g}"] if said else []
+    parts += [f"advantage {row['advantage']:+.3g}"] if "advantage" in _numbers(row) else []
+    reason = f" {row['reason']}" if "reason" in row else ""
+    task = f", {row['task']} level {row.get('level')}" if "task" in row else ""
     return (
-        f'<svg viewBox="0 0 {width} {height}" role="img">'
-        f"{label.format(y=24, value=high)}{label.format(y=height - 18, value=low)}"
-        f'<text x="{width - 60}" y="{height - 4}" font-size="12" fill="currentColor">{last:,}'
-        f'</text><polyline points="{path}" fill="none" stroke="#c4572e" stroke-width="1.5"/></svg>'
+        f"<article><h3>{escape(str(row['question']))}</h3>"
+        f'<p class="parts soft">step {escape(str(row["step"]))}{escape(task)}: '
+        f"{escape(', '.join(parts) + '.' + reason)}</p>"
+        f"<pre>{escape(str(row['text']))}</pre></article>"
     )
+
+
+def _beside(folder: Path) -> str:
+    links = [
+        f'<a href="{name}">{label}</a>' for name, label in _BESIDE.items()
+        if (folder / name).exists()
+    ]  # fmt: skip
+    return f'<p class="soft">Beside this page: {", ".join(links)}.</p>' if links else ""
