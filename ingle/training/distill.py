@@ -38,7 +38,7 @@ from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkp
 from ingle.training.data import PAD, Mixture, PackedBatch, batch_at
 from ingle.training.loop import can_compile, write_tokenizer
 from ingle.training.metrics import MetricsLog
-from ingle.training.optim import OptimConfig, Optimizers
+from ingle.training.optim import OptimConfig, Optimizers, rate_factor
 from ingle.training.origin import origin_of
 from ingle.training.policy import Lesson, pack_lessons
 from ingle.training.report import write_report
@@ -163,10 +163,8 @@ class DistillRun:
     save_every: int = 50
 
     def learning_rate(self, step: int) -> float:
-        """Factor on the peak rates: linear warm-up, linear decay over the last share."""
-        rise = min(1.0, (step + 1) / max(1, self.warmup))
-        left = (self.steps - step) / max(1.0, self.decay * self.steps)
-        return min(rise, 1.0, left) if self.decay else rise
+        """Factor on the peak rates at a step."""
+        return rate_factor(step, self.steps, self.warmup, self.decay)
 
 
 def train_distill(

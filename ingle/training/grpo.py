@@ -33,7 +33,7 @@ from ingle.training.data import PAD, Mixture
 from ingle.training.grpo_log import GrpoLog
 from ingle.training.loop import can_compile, write_tokenizer
 from ingle.training.objectives import Objective, advantages, informative, token_weights
-from ingle.training.optim import OptimConfig, Optimizers
+from ingle.training.optim import OptimConfig, Optimizers, rate_factor
 from ingle.training.origin import origin_of
 from ingle.training.policy import Lesson, Policy, pack_lessons
 from ingle.training.reference import Reference
@@ -94,10 +94,8 @@ class GrpoRun:
             )
 
     def learning_rate(self, step: int) -> float:
-        """Factor on the peak learning rate: linear warm-up, linear decay over the last share."""
-        rise = min(1.0, (step + 1) / max(1, self.warmup))
-        left = (self.steps - step) / max(1.0, self.decay * self.steps)
-        return min(rise, 1.0, left) if self.decay else rise
+        """Factor on the peak rates at a step."""
+        return rate_factor(step, self.steps, self.warmup, self.decay)
 
     def sampling(self) -> SamplingParams:
         return SamplingParams(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)

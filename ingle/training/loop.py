@@ -20,7 +20,7 @@ from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkp
 from ingle.training.data import Documents, Mixture
 from ingle.training.metrics import MetricsLog
 from ingle.training.next_token import NextToken
-from ingle.training.optim import OptimConfig, Optimizers
+from ingle.training.optim import OptimConfig, Optimizers, rate_factor
 from ingle.training.origin import Traced, origin_of
 from ingle.training.report import write_report
 from ingle.training.streams import StepLoss, Streams
@@ -56,10 +56,8 @@ class Run:
     save_every: int = 200
 
     def learning_rate(self, step: int) -> float:
-        """Factor on the peak learning rates at a step."""
-        rise = min(1.0, (step + 1) / max(1, self.warmup))
-        left = (self.steps - step) / max(1.0, self.decay * self.steps)
-        return min(rise, 1.0, left) if self.decay else rise
+        """Factor on the peak rates at a step."""
+        return rate_factor(step, self.steps, self.warmup, self.decay)
 
     def algorithm(self) -> NextToken:
         """What a step minimises."""

@@ -80,6 +80,14 @@ class OptimConfig:
     betas: tuple[float, float] = (0.9, 0.95)
 
 
+def rate_factor(step: int, steps: int, warmup: int, decay: float) -> float:
+    """Linear warm-up over `warmup` steps, then 1, then linear decay to 0 over the last `decay`
+    share of the steps (warmup-stable-decay); 0 keeps it at 1."""
+    rise = min(1.0, (step + 1) / max(1, warmup))
+    left = (steps - step) / max(1.0, decay * steps)
+    return min(rise, left) if decay else rise
+
+
 class Optimizers:
     """Both optimisers behind one `step`; state is saved and restored as plain tensors."""
 
