@@ -101,7 +101,7 @@ class LLM:
         options = {"eos_ids": defaults.eos_ids, "cache_dtype": storage.cache} | options
         importance = None
         if calibration is not None and storage.kind == "int4" and storage.experts is None:
-            importance = _importance(folder, tokenizer, calibration)
+            importance = _importance(folder, tokenizer, calibration, adapter)
         with progress(f"loading {folder.name}", in_bytes=True) as show:
             model = load_model(
                 folder, storage.dtype, kernels, storage.kind, show, keep_quantised,
@@ -273,7 +273,9 @@ class _Output:
             self.last = event
 
 
-def _importance(folder: Path, tokenizer: Tokenizer, text: str) -> dict[str, Tensor]:
+def _importance(
+    folder: Path, tokenizer: Tokenizer, text: str, adapter: Path | None
+) -> dict[str, Tensor]:
     """What a text asks of each matrix's inputs, from the model in int8."""
     import torch
 
@@ -282,7 +284,7 @@ def _importance(folder: Path, tokenizer: Tokenizer, text: str) -> dict[str, Tens
 
     ids = [tokenizer.bos_id, *tokenizer.encode(text)][:CALIBRATION_TOKENS]
     with progress(f"loading {folder.name} to read the calibration text", in_bytes=True) as show:
-        model = load_model(folder, torch.float32, "reference", "int8", show)
+        model = load_model(folder, torch.float32, "reference", "int8", show, adapter=adapter)
     ids = ids[: model.config.max_position_embeddings]
     return input_importance(model, torch.tensor([ids]))
 

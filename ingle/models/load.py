@@ -20,7 +20,7 @@ from ingle.models.layers.block import MTPLayer
 from ingle.models.layers.linear import Embedding, Linear, replace_weight
 from ingle.models.place import fill_in_memory, fill_paged, page_experts
 from ingle.models.read import read_config
-from ingle.weights.adapter import open_checkpoint
+from ingle.weights.adapter import CONFIG, open_checkpoint
 from ingle.weights.cache import cache_file
 from ingle.weights.checkpoint import Checkpoint
 from ingle.weights.names import SCALE
@@ -69,7 +69,7 @@ def load_model(
                 for name, tensor in _own_tensors(model)
             ]
         _check_names(targets, checkpoint, ignored)
-        kept = cache_file(checkpoint.files, f"{quant}:{dtype}{_digest(importance)}")
+        kept = cache_file(checkpoint.files, f"{quant}:{dtype}{_digest(importance, adapter)}")
         if paged:
             file = fill_paged(targets, checkpoint, kept, progress)
         else:
@@ -91,12 +91,12 @@ def load_model(
     return model.eval().requires_grad_(False)
 
 
-def _digest(importance: Mapping[str, Tensor] | None) -> str:
-    """Names the cached file of weights that were rounded for a text."""
-    if importance is None:
+def _digest(importance: Mapping[str, Tensor] | None, adapter: Path | None) -> str:
+    """Names the cached file of weights that were rounded for a text, or have an adapter in them."""
+    if importance is None and adapter is None:
         return ""
-    digest = sha256()
-    for name, values_I in sorted(importance.items()):
+    digest = sha256(b"" if adapter is None else (adapter / CONFIG).read_bytes())
+    for name, values_I in sorted((importance or {}).items()):
         digest.update(name.encode() + values_I.numpy().tobytes())
     return f":{digest.hexdigest()[:16]}"
 

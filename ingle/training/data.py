@@ -76,14 +76,18 @@ def chat_document(history: list[Problem], problem: Problem, tokenizer: Tokenizer
     return Document(prompt + answer, [False] * len(prompt) + [True] * len(answer))
 
 
-class Documents(Protocol):
+class Described(Protocol):
+    """Data that a run was made from."""
+
+    def describes(self) -> str:
+        """What they are, in one sentence for the bill of materials."""
+
+
+class Documents(Described, Protocol):
     """Where a run's documents come from; plain values only, as it is sent to other processes."""
 
     def documents(self, rng: random.Random, tokenizer: Tokenizer) -> Iterator[Document]:
         """Documents without end, in the order that rng decides."""
-
-    def describes(self) -> str:
-        """What they are, in one sentence for the bill of materials."""
 
 
 @dataclass(frozen=True)

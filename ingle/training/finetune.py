@@ -17,7 +17,6 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain, repeat
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
@@ -39,7 +38,7 @@ from ingle.training.loss import count_targets, mean_cross_entropy, training_loss
 from ingle.training.merge import COMPANIONS
 from ingle.training.metrics import MetricsLog
 from ingle.training.optim import OptimConfig, Optimizers
-from ingle.training.origin import Origin, Traced, origin_of
+from ingle.training.origin import Origin, origin_of
 from ingle.training.report import write_report
 from ingle.training.streams import StepLoss, Streams
 
@@ -198,11 +197,14 @@ def finetune(
     with naming_disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
         finish(folder)
+        for name in COMPANIONS if run.lora is None else ():
+            if (run.parent / name).is_file():
+                shutil.copyfile(run.parent / name, folder / name)
         check_same(run, folder)
         load = load_checkpoint if run.lora is None else load_adapter_checkpoint
         done = load(folder, model, optimizers)
-        origin = origin_of(cast(Traced, run), folder, done)
-        log = MetricsLog(folder, cast(Traced, run), done)
+        origin = origin_of(run, folder, done)
+        log = MetricsLog(folder, run, done)
         last = min(steps, stop_after or steps)
         algorithm = Answers(documents, plan, mtp_weight)
         with Streams(model, algorithm, run.streams, run.parent, False, 1) as streams:
@@ -240,14 +242,11 @@ def _save(
     run: FineTuning, folder: Path, model: CausalLM, optimizers: Optimizers, step: int,
     origin: Origin,
 ) -> None:  # fmt: skip
+    if run.lora is None:
+        save_checkpoint(folder, model, optimizers, step, origin)
+        return
     with replacing(folder) as new:
-        if run.lora is not None:
-            save_adapter_checkpoint(new, model, run.lora, optimizers, step, origin)
-            return
-        for name in COMPANIONS:
-            if (run.parent / name).is_file():
-                shutil.copyfile(run.parent / name, new / name)
-        save_checkpoint(new, model, optimizers, step, origin)
+        save_adapter_checkpoint(new, model, run.lora, optimizers, step, origin)
 
 
 def _report(

@@ -21,7 +21,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ingle.errors import ConfigError, WeightsError
-from ingle.kernels.quantized import Quantized
 from ingle.models.causal_lm import CausalLM
 from ingle.models.layers.block import DecoderLayer
 from ingle.models.layers.linear import Linear
@@ -105,23 +104,14 @@ class LoraExperts(Experts):
         self.up_lora = LowRank(width, inner, config, experts)
         self.down_lora = LowRank(inner, width, config, experts)
 
-    def forward(self, x_ND: Tensor, ids_NK: Tensor, weights_NK: Tensor, counts_E: Tensor) -> Tensor:
-        """As `Experts.forward`, with the low-rank products beside the full ones."""
-        gate_up, down = self.gate_up_proj, self.down_proj
-        assert not isinstance(gate_up, Quantized) and not isinstance(down, Quantized)
-        top_k = ids_NK.shape[1]
-        order = torch.argsort(ids_NK.flatten(), stable=True)
-        ends_E = counts_E.cumsum(0).int()
-        rows_MD = x_ND[order // top_k]
-        gate, up = grouped_linear(rows_MD, gate_up, ends_E).chunk(2, -1)
+    def gate_and_up(self, rows_MD: Tensor, ends_E: Tensor) -> tuple[Tensor, Tensor]:
+        gate, up = super().gate_and_up(rows_MD, ends_E)
         gate = gate + self.gate_lora(rows_MD, ends_E).to(gate.dtype)
-        up = up + self.up_lora(rows_MD, ends_E).to(up.dtype)
-        inner_MF = F.silu(gate) * up
-        out_MD = grouped_linear(inner_MF, down, ends_E)
-        out_MD = out_MD + self.down_lora(inner_MF, ends_E).to(out_MD.dtype)
-        out_MD = out_MD * weights_NK.flatten()[order, None].to(out_MD.dtype)
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0]))
-        return out_MD[back].unflatten(0, (-1, top_k)).sum(1)
+        return gate, up + self.up_lora(rows_MD, ends_E).to(up.dtype)
+
+    def down(self, inner_MF: Tensor, ends_E: Tensor) -> Tensor:
+        out = super().down(inner_MF, ends_E)
+        return out + self.down_lora(inner_MF, ends_E).to(out.dtype)
 
 
 def add_adapters(model: CausalLM, config: LoraConfig, seed: int = 0) -> None:

@@ -29,7 +29,7 @@ from ingle.privacy.statement import (
 
 if TYPE_CHECKING:
     from ingle.models.config import ModelConfig
-    from ingle.training.data import Documents
+    from ingle.training.data import Described
 
 _LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers")
 _OF_PARENT = (*CHECKPOINT_FILES[:-1], PROVENANCE)  # its optimiser's state is not used
@@ -41,7 +41,7 @@ class Traced(Protocol):
     @property
     def name(self) -> str: ...
     @property
-    def mixture(self) -> Documents: ...
+    def mixture(self) -> Described: ...
     @property
     def model(self) -> ModelConfig: ...
     @property

@@ -49,11 +49,12 @@ def _save(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> No
     ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx: Any, grad_MO: Tensor) -> tuple[Tensor, Tensor, None]:
+def _backward(ctx: Any, grad_MO: Tensor) -> tuple[Tensor, Tensor | None, None]:
     x_MI, weight_EOI, ends_E = ctx.saved_tensors
     grad_MO = grad_MO.contiguous()
     x_grad = grouped_linear(grad_MO, weight_EOI.transpose(1, 2).contiguous(), ends_E)
-    return x_grad, grouped_outer(grad_MO, x_MI, ends_E), None
+    learns = ctx.needs_input_grad[1]  # not under an adapter
+    return x_grad, grouped_outer(grad_MO, x_MI, ends_E) if learns else None, None
 
 
 grouped_linear.register_autograd(_backward, setup_context=_save)
@@ -126,11 +127,22 @@ class Experts(nn.Module):
         order = torch.argsort(ids_NK.flatten(), stable=True)
         ends_E = counts_E.cumsum(0).int()
         rows_MD = x_ND[order // top_k]
-        gate, up = grouped_linear(rows_MD, gate_up, ends_E).chunk(2, -1)
-        out_MD = grouped_linear(F.silu(gate) * up, down, ends_E)
+        gate, up = self.gate_and_up(rows_MD, ends_E)
+        out_MD = self.down(F.silu(gate) * up, ends_E)
         out_MD = out_MD * weights_NK.flatten()[order, None].to(out_MD.dtype)
         back = torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0]))
         return out_MD[back].unflatten(0, (-1, top_k)).sum(1)
+
+    def gate_and_up(self, rows_MD: Tensor, ends_E: Tensor) -> tuple[Tensor, Tensor]:
+        """Both inner products [M, F] of sorted rows."""
+        assert isinstance(self.gate_up_proj, Tensor)
+        gate, up = grouped_linear(rows_MD, self.gate_up_proj, ends_E).chunk(2, -1)
+        return gate, up
+
+    def down(self, inner_MF: Tensor, ends_E: Tensor) -> Tensor:
+        """The outer product [M, D] of sorted rows."""
+        assert isinstance(self.down_proj, Tensor)
+        return grouped_linear(inner_MF, self.down_proj, ends_E)
 
 
 class MoE(nn.Module):
