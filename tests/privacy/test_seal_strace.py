@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from ingle.cli.main import NEVER_SEALED, VERBS
+from ingle.models import resolve_model
 
 pytestmark = [
     pytest.mark.slow,
@@ -65,38 +66,59 @@ def traced(trace: Path, arguments: list[str], folder: Path, **options) -> subpro
     )  # fmt: skip
 
 
-def lines_of(folder: Path) -> dict[str, list[str]]:
-    """A short command line of each verb."""
-    body, requests = folder / "body.json", folder / "in.jsonl"
+def lines_of(folder: Path) -> dict[str, list[list[str]]]:
+    """Short command lines of each verb, the last of which is its own."""
+    body, requests, rows = folder / "body.json", folder / "in.jsonl", folder / "rows.jsonl"
     body.write_text(json.dumps(CHAT))
     line = {"custom_id": "a", "method": "POST", "url": "/v1/chat/completions", "body": CHAT}
     requests.write_text(json.dumps(line) + "\n")
+    answered = [*CHAT["messages"], {"role": "assistant", "content": "132"}]
+    rows.write_text(json.dumps({"messages": answered}) + "\n")
+    shipped, model = str(resolve_model(None)), str(folder / "model")
+    short = ["--steps", "1", "--no-compile", "--task", "letter_counting", "--levels", "1"]
+    tune = ["sft", shipped, "--data", str(rows), "--lora", "4", "--epochs", "1", "--out", "tuned"]
+    student = ["--student", shipped, "--teacher", shipped]
     return {
-        "key": [],
-        "ls": [],
-        "doctor": [],
-        "explain": [str(body), str(body)],
-        "generate": ["-p", "47+85=", "--max-tokens", "4"],
-        "chat": ["--max-tokens", "4"],
-        "batch": [str(requests), "out.jsonl"],
-        "eval": ["-n", "1"],
-        "audit": [],
-        "train": ["nano", "--steps", "2", "--no-compile", "--out", "pretrained"],
+        "key": [["key"]],
+        "ls": [["ls"]],
+        "doctor": [["doctor"]],
+        "explain": [["explain", str(body), str(body)]],
+        "generate": [["generate", "-p", "47+85=", "--max-tokens", "4"]],
+        "chat": [["chat", "--max-tokens", "4"]],
+        "batch": [["batch", str(requests), "out.jsonl"]],
+        "eval": [["eval", "-n", "1"]],
+        "audit": [["audit"]],
+        "audit behaviour": [["audit", "behaviour", "--quick", "--part", "thinking"]],
+        "train": [["train", "nano", "--steps", "2", "--no-compile", "--out", "pretrained"]],
+        "sft": [tune],
+        "merge": [tune, ["merge", shipped, "tuned", "--out", "merged"]],
+        "grpo": [["grpo", shipped, *short, "--out", "reinforced"]],
+        "distill": [["distill", "on-policy", *student, *short, "--out", "distilled"]],
+        "sign": [["sign", model, "--new-key", str(folder / "key")]],
+        "verify": [
+            ["sign", model, "--new-key", str(folder / "key")],
+            ["verify", model, "--key", str(folder / "key.pub")],
+        ],
     }
 
 
-@pytest.mark.parametrize(
-    "verb",
-    ["key", "ls", "doctor", "explain", "generate", "chat", "batch", "eval", "audit", "train"],
-)
+TRIED = (
+    "key", "ls", "doctor", "explain", "generate", "chat", "batch", "eval", "audit",
+    "audit behaviour", "train", "sft", "merge", "grpo", "distill", "sign", "verify",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("verb", TRIED)
 def test_a_verb_opens_nothing(verb, tmp_path):
-    trace = tmp_path / "trace"
-    process = traced(trace, [verb, *lines_of(tmp_path)[verb]], tmp_path)
-    process.communicate(b"What is 47 + 85?\n", timeout=1200)
-    before, after, seals = opened(trace)
-    # an audit that cannot decide says 2
-    assert process.returncode in ((0, 2) if verb == "audit" else (0,)) and seals >= 1
-    assert (before, after) == ([], [])
+    shutil.copytree(resolve_model(None), tmp_path / "model")
+    for number, line in enumerate(lines_of(tmp_path)[verb]):
+        trace = tmp_path / f"trace{number}"
+        process = traced(trace, line, tmp_path)
+        process.communicate(b"What is 47 + 85?\n", timeout=1200)
+        before, after, seals = opened(trace)
+        # an audit that cannot decide says 2
+        assert process.returncode in ((0, 2) if verb == "audit" else (0,)) and seals >= 1
+        assert (before, after) == ([], [])
 
 
 def test_serve_opens_its_listener(tmp_path):
@@ -119,7 +141,5 @@ def test_serve_opens_its_listener(tmp_path):
 
 
 def test_no_verb_is_forgotten(tmp_path):
-    """sft shares all of its code before training with train; sign and verify read and write files
-    that only their own tests make."""
-    tried = {*lines_of(tmp_path), "serve", "sft", "sign", "verify", "audit behaviour"}
-    assert tried == set(VERBS) - set(NEVER_SEALED)
+    assert set(lines_of(tmp_path)) == set(TRIED)
+    assert {*TRIED, "serve"} == set(VERBS) - set(NEVER_SEALED)
