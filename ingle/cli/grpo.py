@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING
 from ingle.cli.admitting import add_policy, admission, ask_audit
 from ingle.cli.options import add_json
 from ingle.cli.sealing import enter
-from ingle.cli.training import levels_of
+from ingle.cli.training import PRESETS, levels_of
 from ingle.errors import ConfigError
 
 if TYPE_CHECKING:
     from ingle.training.grpo import GrpoRun
 
-PRESETS = ("nano", "mini", "tiny")
 OBJECTIVES = ("small", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "v32")
 
 

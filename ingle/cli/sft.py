@@ -13,9 +13,7 @@ from ingle.cli import finetune
 from ingle.cli.admitting import add_policy, admission, ask_audit
 from ingle.cli.options import add_json
 from ingle.cli.sealing import enter
-from ingle.cli.training import given, run_stage
-
-PRESETS = ("nano", "mini", "tiny")
+from ingle.cli.training import PRESETS, given, run_stage
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -13,9 +13,11 @@ from ingle.errors import InvalidRequestError
 if TYPE_CHECKING:
     from ingle.training.loop import Run
 
+PRESETS = ("nano", "mini", "tiny")
+
 
 def add_run_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
-    parser.add_argument("preset", choices=("nano", "mini", "tiny"), help="size of the model")
+    parser.add_argument("preset", choices=PRESETS, help="size of the model")
     parser.add_argument("--out", type=Path, help=f"folder of the run (default out/PRESET-{stage})")
     parser.add_argument("--steps", type=int, help="length of the stage (default: the preset's)")
     parser.add_argument("--seed", type=int, help="another run of the same recipe")

@@ -1,4 +1,4 @@
-"""The only code in ingle that talks to another machine: a hub's list of files, and their bytes.
+"""With endpoint.py the only code that talks to another machine: a hub's files and their bytes.
 
 It goes through the HTTP client of huggingface_hub, so that proxies, certificates and tokens work
 as everywhere else, with hooks that write the receipt. Bytes come over plain HTTP, not through

@@ -191,11 +191,11 @@ def train_distill(
     count = processes or os.cpu_count() or 1
     compiled = compiled and can_compile()
     with Streams(model, algorithm, run.streams, folder, compiled, count) as streams:
-        student = _Student(run, model, folder)
+        student = _Student(run, model, folder) if run.way == "on-policy" else None
         for step in range(done, last):
             started = time.perf_counter()
             jobs: Sequence[Any] = [(step, stream) for stream in range(run.streams)]
-            if run.way == "on-policy":
+            if student is not None:
                 with streams.resting():
                     jobs = student.write(step)
             loss = streams.gradient(jobs)

@@ -26,10 +26,10 @@ from ingle.privacy.statement import (
     read_canonical,
     write_bytes,
 )
+from ingle.training.data import Described, Mixture
 
 if TYPE_CHECKING:
     from ingle.models.config import ModelConfig
-    from ingle.training.data import Described
 
 _LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers")
 _OF_PARENT = (*CHECKPOINT_FILES[:-1], PROVENANCE)  # its optimiser's state is not used
@@ -146,10 +146,10 @@ def _code(step: int, parameters: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _data(run: Traced) -> dict[str, Any]:
-    """Data are generated: what they are is said by the mixture and the generators' code."""
-    description = {
-        "mixture": describe(run)["mixture"], "generators": code_digest("tasks"), "split": "train",
-    }  # fmt: skip
+    """What the data are: as the run describes them and, where they are generated, by what code."""
+    description = {"mixture": describe(run)["mixture"]}
+    if isinstance(run.mixture, Mixture):
+        description |= {"generators": code_digest("tasks"), "split": "train"}
     return {
         "name": "data",
         "digest": {"sha256": digest_of(description)},
