@@ -162,7 +162,7 @@ def score(ids: list[int]) -> float:
 
 
 def run_ingle(folder: Path, steps: int, tokens: int, _: str) -> dict[str, float]:
-    """The pieces of training/grpo.py: rollouts that were cut off are trained on here."""
+    """The pieces of training/reinforcement/grpo.py; what was cut off is trained on here."""
     import torch
 
     from ingle.engine.request import SamplingParams
@@ -170,10 +170,10 @@ def run_ingle(folder: Path, steps: int, tokens: int, _: str) -> dict[str, float]
     from ingle.prompt.tokenizer import Tokenizer
     from ingle.training.checkpoint import load_weights
     from ingle.training.data import PAD
-    from ingle.training.objectives import advantages, objective_preset, token_weights
     from ingle.training.optim import OptimConfig, Optimizers
-    from ingle.training.policy import Lesson, Policy, pack_lessons
-    from ingle.training.rollout import Sampler
+    from ingle.training.reinforcement.objectives import advantages, objective_preset, token_weights
+    from ingle.training.reinforcement.policy import Lesson, Policy, pack_lessons
+    from ingle.training.reinforcement.rollout import Sampler
     from ingle.training.streams import Streams
 
     asked, tokenizer = prompts(folder), Tokenizer.load(folder)

@@ -18,7 +18,7 @@ import torch
 from ingle.engine.llm import LLM
 from ingle.models import load_model, save_model
 from ingle.tasks import TASKS, examples
-from ingle.training.evaluate import Evaluation, evaluate
+from ingle.training.evaluation.evaluate import Evaluation, evaluate
 from ingle.training.origin import derived_from, digests
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -79,7 +79,7 @@ def _traces(args: argparse.Namespace) -> int:
     if args.endpoint is None:
         ask_audit(args, args.teacher)
     enter(args, out.parent)
-    from ingle.training.asking import Asking
+    from ingle.training.evaluation.asking import Asking
     from ingle.training.recipes import mixture_of
     from ingle.training.traces import Tally, write_traces
 

@@ -15,8 +15,8 @@ from ingle.cli.training import levels_of
 from ingle.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from ingle.training.asking import Asking
-    from ingle.training.evaluate import Evaluation, Exam
+    from ingle.training.evaluation.asking import Asking
+    from ingle.training.evaluation.evaluate import Evaluation, Exam
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -56,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Everything that can be refused is checked before a model is loaded or a question sent."""
-    from ingle.training.evaluate import examine
+    from ingle.training.evaluation.evaluate import examine
 
     asking, exams = _asking(args), _exams(args)
     ask = subject(args)
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _asking(args: argparse.Namespace) -> Asking:
-    from ingle.training.asking import Asking
+    from ingle.training.evaluation.asking import Asking
 
     temperature = args.temperature
     if temperature is None:
@@ -86,8 +86,8 @@ def _asking(args: argparse.Namespace) -> Asking:
 
 def _exams(args: argparse.Namespace) -> list[Exam]:
     from ingle.tasks import ALL_TASKS
-    from ingle.training.evaluate import Exam, task_exam
-    from ingle.training.open_sets import judge, read_open_set
+    from ingle.training.evaluation.evaluate import Exam, task_exam
+    from ingle.training.evaluation.open_sets import judge, read_open_set
 
     tasks = _tasks(args.task or ([] if args.set else ["shipped"]))
     for name in ("n", "at_a_time"):

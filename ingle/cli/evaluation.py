@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ingle.training.evaluate import Score
-from ingle.training.passes import numbers_of_tries
+from ingle.training.evaluation.evaluate import Score
+from ingle.training.evaluation.passes import numbers_of_tries
 
 if TYPE_CHECKING:
     from ingle.statistics import Estimate
-    from ingle.training.evaluate import Evaluation
+    from ingle.training.evaluation.evaluate import Evaluation
 
 
 def render(found: Evaluation, samples: int, seconds: float) -> str:

@@ -16,8 +16,8 @@ from ingle.cli.admitting import admission, ask_audit
 from ingle.cli.sealing import enter
 
 if TYPE_CHECKING:
-    from ingle.training.conversations import Dataset
-    from ingle.training.finetune import FineTuning
+    from ingle.training.finetuning.conversations import Dataset
+    from ingle.training.finetuning.finetune import FineTuning
 
 _SHOWN = 10  # broken rows named on stderr; --json has them all
 _TARGETS = ("attention", "mlp", "experts")
@@ -67,8 +67,8 @@ def run(args: argparse.Namespace) -> int:
     from ingle.privacy.policy import load_policy
     from ingle.prompt.select import encoder_of
     from ingle.prompt.tokenizer import Tokenizer
-    from ingle.training.conversations import read_conversations
-    from ingle.training.finetune import finetune
+    from ingle.training.finetuning.conversations import read_conversations
+    from ingle.training.finetuning.finetune import finetune
 
     parent = resolve_model(args.preset)
     admit(parent, load_policy(args.policy), admission(args)["sealed"])
@@ -92,8 +92,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _tuning(args: argparse.Namespace, parent: Path, dataset: Dataset) -> FineTuning:
-    from ingle.training.finetune import fine_tuning
-    from ingle.training.lora import LoraConfig
+    from ingle.training.finetuning.finetune import fine_tuning
+    from ingle.training.finetuning.lora import LoraConfig
 
     lora = None
     if args.lora is not None:

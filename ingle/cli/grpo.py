@@ -14,7 +14,7 @@ from ingle.cli.training import PRESETS, levels_of
 from ingle.errors import ConfigError
 
 if TYPE_CHECKING:
-    from ingle.training.grpo import GrpoRun
+    from ingle.training.reinforcement.grpo import GrpoRun
 
 OBJECTIVES = ("small", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "v32")
 
@@ -50,7 +50,7 @@ def run(args: argparse.Namespace) -> int:
     from ingle.models import resolve_model
     from ingle.privacy.admission import admit
     from ingle.privacy.policy import load_policy
-    from ingle.training.grpo import train_grpo
+    from ingle.training.reinforcement.grpo import train_grpo
 
     chosen = _read(Path(start)) if from_file else _recipe(args, resolve_model(start))
     admit(chosen.parent, load_policy(args.policy), admission(args)["sealed"])
@@ -78,7 +78,7 @@ def _read(path: Path) -> GrpoRun:
     """The run that a file of the user's own describes; it is executed, under the seal."""
     from runpy import run_path
 
-    from ingle.training.grpo import GrpoRun
+    from ingle.training.reinforcement.grpo import GrpoRun
 
     if not path.is_file():
         raise ConfigError(f"No file {path.name!r}.")

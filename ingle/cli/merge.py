@@ -23,7 +23,7 @@ def run(args: argparse.Namespace) -> int:
     enter(args, args.out)
     from ingle.engine.progress import progress
     from ingle.models import resolve_model
-    from ingle.training.merge import merge_adapter
+    from ingle.training.finetuning.merge import merge_adapter
 
     with progress(f"merging into {args.out.name}") as show:
         merge_adapter(resolve_model(args.model), args.adapter, args.out, show)

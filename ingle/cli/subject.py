@@ -11,7 +11,7 @@ from ingle.cli.options import weights_options
 from ingle.errors import InvalidRequestError
 
 if TYPE_CHECKING:
-    from ingle.training.asking import Ask
+    from ingle.training.evaluation.asking import Ask
 
 
 def add_endpoint(parser: argparse.ArgumentParser, what: str) -> None:
@@ -26,7 +26,7 @@ def add_endpoint(parser: argparse.ArgumentParser, what: str) -> None:
 
 def subject(args: argparse.Namespace) -> Ask:
     """Who answers."""
-    from ingle.training.asking import ask_endpoint, ask_model
+    from ingle.training.evaluation.asking import ask_endpoint, ask_model
 
     if args.endpoint is None:
         if args.endpoint_model or args.key_file:

@@ -40,9 +40,9 @@ from ingle.training.loop import can_compile, write_tokenizer
 from ingle.training.metrics import MetricsLog
 from ingle.training.optim import OptimConfig, Optimizers, rate_factor
 from ingle.training.origin import origin_of
-from ingle.training.policy import Lesson, pack_lessons
-from ingle.training.report import write_report
-from ingle.training.rollout import Sampler
+from ingle.training.reinforcement.policy import Lesson, pack_lessons
+from ingle.training.reinforcement.rollout import Sampler
+from ingle.training.report.page import write_report
 from ingle.training.streams import Streams
 
 Way = Literal["forward", "on-policy"]

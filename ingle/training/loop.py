@@ -22,7 +22,7 @@ from ingle.training.metrics import MetricsLog
 from ingle.training.next_token import NextToken
 from ingle.training.optim import OptimConfig, Optimizers, rate_factor
 from ingle.training.origin import Traced, origin_of
-from ingle.training.report import write_report
+from ingle.training.report.page import write_report
 from ingle.training.streams import StepLoss, Streams
 from ingle.training.tokenizer import build_tokenizer
 

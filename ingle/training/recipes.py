@@ -14,11 +14,11 @@ from ingle.models.read import read_config
 from ingle.tasks import ALL_TASKS
 from ingle.training.data import Mixture
 from ingle.training.distill import DistillRun, Way
-from ingle.training.grpo import GrpoRun
 from ingle.training.loop import Run
-from ingle.training.objectives import objective_preset
 from ingle.training.optim import OptimConfig
 from ingle.training.presets import model_preset
+from ingle.training.reinforcement.grpo import GrpoRun
+from ingle.training.reinforcement.objectives import objective_preset
 
 # Drawn more often where a small model errs more: long traces and searches.
 TASK_WEIGHTS = {

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from ingle.tasks import Problem, verify
-from ingle.training.asking import Answer, Ask, Asking, questions_of
 from ingle.training.data import Mixture
+from ingle.training.evaluation.asking import Answer, Ask, Asking, questions_of
 
 CHUNK = 256  # problems asked together; after each the file is good to go on from
 

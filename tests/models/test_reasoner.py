@@ -11,7 +11,7 @@ import torch
 from ingle import LLM
 from ingle.models import load_model, resolve_model
 from ingle.tasks import TASKS, examples
-from ingle.training.evaluate import evaluate
+from ingle.training.evaluation.evaluate import evaluate
 
 
 def test_transformers_gives_our_logits_on_the_shipped_weights() -> None:

@@ -11,8 +11,8 @@ import pytest
 
 from ingle.tasks import verify
 from ingle.training import traces
-from ingle.training.asking import Answer, Asking, Question
 from ingle.training.data import Mixture
+from ingle.training.evaluation.asking import Answer, Asking, Question
 from ingle.training.traces import Tally, accepted, write_traces
 
 ASKED = Mixture({"sums": 1.0}, chat=True, levels=(1,))

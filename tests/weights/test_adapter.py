@@ -12,8 +12,8 @@ from ingle.engine.llm import LLM
 from ingle.engine.request import SamplingParams
 from ingle.kernels.quantized import Kind
 from ingle.models import load_model, resolve_model, save_model
-from ingle.training.lora import LoraConfig, add_adapters, save_adapter
-from ingle.training.merge import merge_adapter
+from ingle.training.finetuning.lora import LoraConfig, add_adapters, save_adapter
+from ingle.training.finetuning.merge import merge_adapter
 
 
 @pytest.fixture(scope="module")

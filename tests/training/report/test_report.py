@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from ingle.statistics import wilson
-from ingle.training import evaluate
-from ingle.training.asking import Answer, Asking
-from ingle.training.evaluate import examine, task_exam
-from ingle.training.report import write_report
-from ingle.training.report_charts import Series, area_chart, line_chart, number
+from ingle.training.evaluation import evaluate
+from ingle.training.evaluation.asking import Answer, Asking
+from ingle.training.evaluation.evaluate import examine, task_exam
+from ingle.training.report.charts import Series, area_chart, line_chart, number
+from ingle.training.report.page import write_report
 
 VOID = {"meta", "path", "polyline", "polygon", "circle", "br"}
 OPTIONAL_END = {"tr", "td", "th", "dt", "dd", "html", "body"}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from ingle.training.open_sets import OpenSetError, final_number, judge, read_open_set
+from ingle.training.evaluation.open_sets import OpenSetError, final_number, judge, read_open_set
 
 GSM8K = [
     {"question": "Ann has 3 jars of 400 beans and gives 1 jar away. How many beans are left? ",

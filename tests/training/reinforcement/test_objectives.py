@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from ingle.errors import ConfigError
-from ingle.training.objectives import (
+from ingle.training.reinforcement.objectives import (
     Objective,
     advantages,
     divergence,

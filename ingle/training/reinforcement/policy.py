@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ingle.models.causal_lm import CausalLM
 from ingle.prompt.tokenizer import Tokenizer
-from ingle.training.objectives import (
+from ingle.training.reinforcement.objectives import (
     Objective,
     divergence,
     sequence_means,

@@ -14,9 +14,9 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from ingle.training.report_charts import Series, area_chart, line_chart, number
-from ingle.training.report_style import STYLE
-from ingle.training.report_table import before_and_after
+from ingle.training.report.charts import Series, area_chart, line_chart, number
+from ingle.training.report.style import STYLE
+from ingle.training.report.table import before_and_after
 
 MOST_SAMPLES = 16
 TAIL = 50  # steps whose mean is the state of a run

@@ -30,16 +30,21 @@ from ingle.tasks import Problem
 from ingle.training.balance import update_router_biases
 from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from ingle.training.data import PAD, Mixture
-from ingle.training.grpo_log import GrpoLog
 from ingle.training.loop import can_compile, write_tokenizer
-from ingle.training.objectives import Objective, advantages, informative, token_weights
 from ingle.training.optim import OptimConfig, Optimizers, rate_factor
 from ingle.training.origin import origin_of
-from ingle.training.policy import Lesson, Policy, pack_lessons
-from ingle.training.reference import Reference
-from ingle.training.report import write_report
-from ingle.training.rewards import Reward, RewardWeights, reward
-from ingle.training.rollout import Completion, Reply, Sampler, read_reply
+from ingle.training.reinforcement.grpo_log import GrpoLog
+from ingle.training.reinforcement.objectives import (
+    Objective,
+    advantages,
+    informative,
+    token_weights,
+)
+from ingle.training.reinforcement.policy import Lesson, Policy, pack_lessons
+from ingle.training.reinforcement.reference import Reference
+from ingle.training.reinforcement.rewards import Reward, RewardWeights, reward
+from ingle.training.reinforcement.rollout import Completion, Reply, Sampler, read_reply
+from ingle.training.report.page import write_report
 from ingle.training.streams import Streams
 
 

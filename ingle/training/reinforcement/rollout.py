@@ -1,7 +1,7 @@
 """Rollouts: the engine continues prompts with the very tensors that are being trained.
 
 There is no second copy of the weights and no second implementation, so what the sampler thought of
-a token is what the trainer thinks of it (tests/training/test_rollout.py).
+a token is what the trainer thinks of it (tests/training/reinforcement/test_rollout.py).
 """
 
 from __future__ import annotations

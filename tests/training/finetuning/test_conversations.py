@@ -17,8 +17,8 @@ from ingle.prompt.reply import has_thoughts
 from ingle.prompt.select import ENCODERS
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.tasks import sample
-from ingle.training.conversations import DatasetError, read_conversations, row_documents
 from ingle.training.data import Document, chat_document
+from ingle.training.finetuning.conversations import DatasetError, read_conversations, row_documents
 from tests.prompt.conversations import Conversations
 from tests.prompt.vocabulary import SPECIALS, V4, V41, byte_tokenizer
 

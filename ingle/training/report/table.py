@@ -12,7 +12,7 @@ from html import escape
 from typing import Any
 
 from ingle.statistics import Estimate, correlation, difference, mean_of_estimates
-from ingle.training.passes import mean_pass, pass_at_k
+from ingle.training.evaluation.passes import mean_pass, pass_at_k
 
 Scores = Mapping[str, Any]  # of one task or level, as `Score.as_json` writes it
 _BAR_WIDTH, _BAR_HEIGHT = 180, 22

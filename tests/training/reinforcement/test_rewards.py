@@ -9,7 +9,7 @@ import pytest
 
 from ingle.errors import ConfigError, IngleError
 from ingle.tasks import Problem, Verdict, sample
-from ingle.training.rewards import RewardWeights, latin_share, length_share, reward
+from ingle.training.reinforcement.rewards import RewardWeights, latin_share, length_share, reward
 
 WEIGHTS = RewardWeights()
 PROBLEM = sample(random.Random(1), "sums", 1, "train")

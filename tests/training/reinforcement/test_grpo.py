@@ -21,14 +21,14 @@ from ingle.errors import ConfigError, IngleError
 from ingle.models import build_model, load_model, save_model
 from ingle.tasks import sums
 from ingle.tasks.base import Verdict
-from ingle.training import grpo
 from ingle.training.data import Mixture
-from ingle.training.grpo import GrpoRun, train_grpo
 from ingle.training.loop import Run, write_tokenizer
-from ingle.training.objectives import objective_preset
 from ingle.training.optim import OptimConfig
 from ingle.training.presets import model_preset
-from ingle.training.rollout import Completion, Reply
+from ingle.training.reinforcement import grpo
+from ingle.training.reinforcement.grpo import GrpoRun, train_grpo
+from ingle.training.reinforcement.objectives import objective_preset
+from ingle.training.reinforcement.rollout import Completion, Reply
 
 ASKED = Mixture({"sums": 1.0}, chat=True, levels=(1,))
 
@@ -173,7 +173,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[3])
 from test_grpo import pretend, short
-from ingle.training.grpo import train_grpo
+from ingle.training.reinforcement.grpo import train_grpo
 
 if __name__ == "__main__":
     pretend(setattr)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from ingle.statistics import wilson
-from ingle.training.passes import (
+from ingle.training.evaluation.passes import (
     maj_at_k,
     majority,
     mean_majority,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from ingle.training.objectives import (
+from ingle.training.reinforcement.objectives import (
     Objective,
     advantages,
     divergence,

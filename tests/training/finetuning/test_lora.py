@@ -10,8 +10,8 @@ import torch
 
 from ingle.errors import ConfigError, IngleError, WeightsError
 from ingle.models import CausalLM, load_model
-from ingle.training.lora import LoraConfig, add_adapters, load_adapter, save_adapter
-from ingle.training.merge import merge_adapter
+from ingle.training.finetuning.lora import LoraConfig, add_adapters, load_adapter, save_adapter
+from ingle.training.finetuning.merge import merge_adapter
 from ingle.weights.adapter import CONFIG, WEIGHTS, AdaptedCheckpoint, open_checkpoint
 from ingle.weights.checkpoint import Checkpoint
 from ingle.weights.safetensors import read_tensors, save_tensors

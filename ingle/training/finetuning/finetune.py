@@ -27,19 +27,22 @@ from ingle.models import load_model, read_config
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
 from ingle.prompt.tokenizer import Tokenizer
-from ingle.training.adapter_checkpoint import load_adapter_checkpoint, save_adapter_checkpoint
 from ingle.training.balance import Balance, update_router_biases
 from ingle.training.checkpoint import load_checkpoint, save_checkpoint
 from ingle.training.commit import finish, naming_disk_errors, replacing
-from ingle.training.conversations import Dataset, Documents
 from ingle.training.data import Document, PackedBatch, pack
-from ingle.training.lora import LoraConfig, add_adapters
+from ingle.training.finetuning.adapter_checkpoint import (
+    load_adapter_checkpoint,
+    save_adapter_checkpoint,
+)
+from ingle.training.finetuning.conversations import Dataset, Documents
+from ingle.training.finetuning.lora import LoraConfig, add_adapters
+from ingle.training.finetuning.merge import COMPANIONS
 from ingle.training.loss import count_targets, mean_cross_entropy, training_loss
-from ingle.training.merge import COMPANIONS
 from ingle.training.metrics import MetricsLog
 from ingle.training.optim import OptimConfig, Optimizers
 from ingle.training.origin import Origin, origin_of
-from ingle.training.report import write_report
+from ingle.training.report.page import write_report
 from ingle.training.streams import StepLoss, Streams
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}

@@ -31,10 +31,16 @@ from ingle.prompt.select import ENCODERS
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training import commit
 from ingle.training.commit import NotSavedError, replacing
-from ingle.training.conversations import Dataset, read_conversations
-from ingle.training.finetune import Answers, FineTuning, fine_tuning, finetune, plan_batches
-from ingle.training.lora import LoraConfig
-from ingle.training.merge import merge_adapter
+from ingle.training.finetuning.conversations import Dataset, read_conversations
+from ingle.training.finetuning.finetune import (
+    Answers,
+    FineTuning,
+    fine_tuning,
+    finetune,
+    plan_batches,
+)
+from ingle.training.finetuning.lora import LoraConfig
+from ingle.training.finetuning.merge import merge_adapter
 from ingle.training.streams import Streams
 from ingle.training.tokenizer import build_tokenizer
 from ingle.weights.adapter import WEIGHTS

@@ -8,10 +8,10 @@ import torch
 from ingle.engine.request import SamplingParams
 from ingle.models import build_model
 from ingle.prompt.tokenizer import Tokenizer
-from ingle.training.objectives import objective_preset
-from ingle.training.policy import Lesson, Policy, pack_lessons
 from ingle.training.presets import model_preset
-from ingle.training.rollout import Completion, Sampler, read_reply
+from ingle.training.reinforcement.objectives import objective_preset
+from ingle.training.reinforcement.policy import Lesson, Policy, pack_lessons
+from ingle.training.reinforcement.rollout import Completion, Sampler, read_reply
 
 PROMPTS = [list(range(3, 40)), list(range(50, 150)), [7, 8]]
 SEEDS = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]

@@ -12,11 +12,11 @@ import torch
 
 from ingle.models import load_model
 from ingle.models.causal_lm import CausalLM
-from ingle.training.policy import Lesson, Policy, pack_lessons
+from ingle.training.reinforcement.policy import Lesson, Policy, pack_lessons
 from ingle.training.streams import Streams
 
 if TYPE_CHECKING:
-    from ingle.training.grpo import GrpoRun
+    from ingle.training.reinforcement.grpo import GrpoRun
 
 _FILES = ("config.json", "model.safetensors")
 

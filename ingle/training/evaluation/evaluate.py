@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.statistics import Estimate, mean_of_estimates
 from ingle.tasks import ALL_TASKS, TRANSFER, Problem, Verdict, sample, verify
-from ingle.training.asking import Answer, Ask, Asking, ask_model, questions_of
-from ingle.training.open_sets import final_number
-from ingle.training.passes import mean_majority, mean_pass, numbers_of_tries
+from ingle.training.evaluation.asking import Answer, Ask, Asking, ask_model, questions_of
+from ingle.training.evaluation.open_sets import final_number
+from ingle.training.evaluation.passes import mean_majority, mean_pass, numbers_of_tries
 
 if TYPE_CHECKING:
     from ingle.engine.llm import LLM

@@ -12,9 +12,9 @@ from ingle.errors import InvalidRequestError
 from ingle.statistics import wilson
 from ingle.tasks import ALL_TASKS, Problem, sample, split_of
 from ingle.tasks.base import right, wrong
-from ingle.training import evaluate as module
-from ingle.training.asking import NOT_ASKED, Answer, Ask, Asking, Question, unboxed
-from ingle.training.evaluate import (
+from ingle.training.evaluation import evaluate as module
+from ingle.training.evaluation.asking import NOT_ASKED, Answer, Ask, Asking, Question, unboxed
+from ingle.training.evaluation.evaluate import (
     Evaluation,
     Exam,
     Outcome,

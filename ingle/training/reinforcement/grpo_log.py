@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.training.balance import Balance
 from ingle.training.metrics import JsonLines, MetricsLog
-from ingle.training.policy import PARTS
+from ingle.training.reinforcement.policy import PARTS
 
 if TYPE_CHECKING:
-    from ingle.training.grpo import Group, GrpoRun
+    from ingle.training.reinforcement.grpo import Group, GrpoRun
 
 SHOWN = 2  # sample rollouts each time
 

@@ -12,7 +12,7 @@ from ingle.models.causal_lm import CausalLM
 from ingle.privacy.bom import BOM, make_bom
 from ingle.privacy.digests import file_digest
 from ingle.privacy.statement import PROVENANCE, canonical, make_statement, write_bytes
-from ingle.training.lora import LoraConfig, load_adapter, save_adapter
+from ingle.training.finetuning.lora import LoraConfig, load_adapter, save_adapter
 from ingle.training.optim import Optimizers
 from ingle.training.origin import Origin, digests
 from ingle.weights.adapter import CONFIG, WEIGHTS

@@ -1,0 +1,1 @@
+"""Reinforcement learning on verifiable rewards: rollouts, rewards, objectives, the loop."""
