@@ -5,7 +5,9 @@ Statistics and Methodology 3, 2015, pages 484 to 503) for Wilson's interval over
 number of trials where trials come in clusters; R. G. Newcombe (Statistics in Medicine 17, 1998,
 pages 2635 to 2650, method 10) for a difference of paired rates, which G. Y. Zou and A. Donner
 (Statistics in Medicine 27, 2008, pages 1693 to 1702) extend to any two estimates with intervals;
-McNemar's test in its exact form, which is a binomial test of the pairs that disagree.
+A. Agresti and Y. Min (Statistics in Medicine 24, 2005, pages 729 to 740) for the adjusted interval
+of a mean of paired differences, here for several trials, too; McNemar's test in its exact form,
+which is a binomial test of the pairs that disagree.
 """
 
 from __future__ import annotations
@@ -184,15 +186,25 @@ def difference(first: Estimate, second: Estimate, phi: float = 0.0) -> Estimate:
     return Estimate(value, value - below, value + above)
 
 
-def correlation(first: Sequence[float], second: Sequence[float]) -> float:
-    """Pearson's, of values of the same items; 0 where either does not vary."""
-    n = len(first)
-    mean_1, mean_2 = math.fsum(first) / n, math.fsum(second) / n
-    cross = math.fsum((x - mean_1) * (y - mean_2) for x, y in zip(first, second, strict=True))
-    squares = (
-        math.fsum((x - mean_1) ** 2 for x in first) * math.fsum((y - mean_2) ** 2 for y in second)
-    )  # fmt: skip
-    return cross / math.sqrt(squares) if squares > 0.0 else 0.0
+def paired_difference(first: Sequence[float], second: Sequence[float], trials: int = 1) -> Estimate:
+    """Mean of first - second, of items whose shares in [0, 1] were measured under both conditions.
+
+    The normal approximation of the differences d of n items, to which two more are added that
+    cancel: with m = sum(d) / (n + 2) and v = (sum(d^2) + 1 / trials) / (n + 2) - m^2 the limits are
+    m -+ z sqrt(v / (n + 2)). For one trial this is Agresti and Min's: half a count more in each
+    cell of the table of pairs, so that no disagreement among few items is no certainty. More trials
+    an item make the shares, and so what is added, finer. The value is the plain mean.
+    """
+    d = [x - y for x, y in zip(first, second, strict=True)]
+    if not d:
+        return Estimate(math.nan, -1.0, 1.0)
+    n = len(d) + 2
+    middle = math.fsum(d) / n
+    variance = (math.fsum(x * x for x in d) + 1 / trials) / n - middle * middle
+    half = Z95 * math.sqrt(variance / n)
+    value = math.fsum(d) / len(d)
+    low, high = max(-1.0, middle - half), min(1.0, middle + half)
+    return Estimate(value, min(value, low), max(value, high))
 
 
 def binomial_p(hits: int, n: int) -> float:

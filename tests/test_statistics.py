@@ -13,11 +13,11 @@ from ingle.statistics import (
     Paired,
     Rate,
     binomial_p,
-    correlation,
     difference,
     mean_of_estimates,
     mean_of_shares,
     median,
+    paired_difference,
     sign_p,
     wilson,
 )
@@ -186,10 +186,41 @@ def test_what_rises_and_falls_together_has_a_narrower_difference():
     assert together.high - 0.1 == pytest.approx(math.sqrt(0.01 + 0.01 - 2 * 0.8 * 0.01))
 
 
-def test_correlation_is_pearsons():
-    first, second = [0.0, 0.5, 1.0, 0.25], [0.1, 0.4, 0.9, 0.9]
-    assert correlation(first, second) == pytest.approx(np.corrcoef(first, second)[0, 1])
-    assert correlation([1.0, 1.0], [0.0, 1.0]) == 0.0
+@pytest.mark.parametrize(("b", "c", "n"), [(0, 0, 30), (5, 1, 20), (7, 0, 7), (150, 86, 1600)])
+def test_a_paired_difference_of_yes_and_no_has_half_a_count_more_in_each_cell(b, c, n):
+    """Agresti and Min 2005: b pairs have the first only, c the second only, n pairs in all."""
+    first = [1.0] * b + [0.0] * c + [1.0] * (n - b - c)
+    second = [0.0] * b + [1.0] * c + [1.0] * (n - b - c)
+    found = paired_difference(first, second)
+    p, q = (b + 0.5) / (n + 2), (c + 0.5) / (n + 2)
+    half = 1.959964 * math.sqrt((p + q - (p - q) ** 2) / (n + 2))
+    low, high = max(-1.0, p - q - half), min(1.0, p - q + half)
+    assert found.value == pytest.approx((b - c) / n)
+    assert (found.low, found.high) == pytest.approx((low, max(high, (b - c) / n)), abs=1e-6)
+
+
+def test_few_pairs_that_agree_are_no_certainty_and_many_tries_are_more_of_it():
+    once, often = (paired_difference([0.5] * 30, [0.5] * 30, tries) for tries in (1, 16))
+    assert once.high == -once.low == pytest.approx(1.959964 / 32)
+    assert often.high == pytest.approx(once.high / 4)
+    nothing = paired_difference([], [])
+    assert math.isnan(nothing.value) and (nothing.low, nothing.high) == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize("tries", [1, 4, 16])
+@pytest.mark.parametrize(("a", "b", "more"), [(1.0, 1.0, 0.1), (9.5, 0.5, 0.02), (0.1, 1.9, 0.1)])
+def test_intervals_of_paired_differences_hold_the_truth(tries, a, b, more):
+    """60 items whose rates differ, before and after, which adds up to `more`: 1,000 times."""
+    rng = np.random.default_rng(7)
+    before = rng.beta(a, b, size=(1000, 60))
+    after = np.clip(before + rng.uniform(0, 2 * more, size=before.shape), 0, 1)
+    wide = rng.beta(a, b, size=100_000)
+    truth = float((np.clip(wide + rng.uniform(0, 2 * more, size=wide.size), 0, 1) - wide).mean())
+    held = 0
+    for old, new in zip(rng.binomial(tries, before), rng.binomial(tries, after), strict=True):
+        found = paired_difference(list(new / tries), list(old / tries), tries)
+        held += found.low <= truth <= found.high
+    assert held / 1000 > 0.93
 
 
 def test_the_mean_of_estimates_by_hand():

@@ -11,8 +11,9 @@ from ingle.cli.admitting import add_policy, admission, ask_audit
 from ingle.cli.options import add_json, add_quant
 from ingle.cli.sealing import enter
 from ingle.cli.subject import add_endpoint, subject
-from ingle.cli.training import levels_of
+from ingle.cli.training import add_several, divided, levels_of
 from ingle.errors import InvalidRequestError
+from ingle.parallel.environment import leads, refuse_several
 
 WAYS = ("traces", "forward", "on-policy")
 
@@ -38,6 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--stop-after", type=int, metavar="STEP", help="pause there")
     parser.add_argument("--no-compile", action="store_true", help="plain eager PyTorch")
+    add_several(parser)
     add_quant(parser)
     add_endpoint(parser, "traces: another server as teacher")
     add_policy(parser)
@@ -46,12 +48,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.way == "traces":
+        refuse_several("distill traces")
         return _traces(args)
     if args.student is None:
         raise InvalidRequestError("--student names the folder that the student starts from.")
     folder = args.out or Path("out") / f"distill-{args.way}"
     ask_audit(args, args.student)
-    enter(args, folder, starts="programs")  # a process for each stream, and a compiler
+    enter(args, folder, starts="programs", several=True)  # streams, a compiler
     from ingle.models import resolve_model
     from ingle.privacy.admission import admit
     from ingle.privacy.policy import load_policy
@@ -65,7 +68,12 @@ def run(args: argparse.Namespace) -> int:
         args.way, student, teacher, args.steps, args.seed, tuple(args.task or ()),
         levels_of(args.levels), args.top_k,
     )  # fmt: skip
-    train_distill(chosen, folder, compiled=not args.no_compile, stop_after=args.stop_after)
+    train_distill(
+        divided(args, chosen), folder, compiled=not args.no_compile, stop_after=args.stop_after,
+        expert_parallel=args.expert_parallel,
+    )  # fmt: skip
+    if not leads():
+        return 0
     if args.json:
         print(json.dumps({"run": chosen.name, "folder": str(folder), "steps": chosen.steps}))
     else:

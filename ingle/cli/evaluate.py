@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
 import re
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ingle.cli import eval_against
 from ingle.cli.options import add_json, add_model
-from ingle.cli.subject import add_endpoint, subject
+from ingle.cli.sealing import enter
+from ingle.cli.subject import add_endpoint
 from ingle.cli.training import levels_of
 from ingle.errors import InvalidRequestError
 
 if TYPE_CHECKING:
     from ingle.training.evaluation.asking import Asking
-    from ingle.training.evaluation.evaluate import Evaluation, Exam
+    from ingle.training.evaluation.evaluate import Exam
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,33 +45,45 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-tokens", type=int, default=400, metavar="N", help="of one answer (default 400)"
     )
     parser.add_argument("--system", metavar="TEXT", help="an instruction ahead of each question")
+    parser.add_argument("--no-think", action="store_true", help="ask for answers without a thought")
     parser.add_argument("--mistakes", type=int, default=0, metavar="K", help="show K wrong answers")
+    eval_against.add_arguments(parser)
     add_endpoint(parser, "another server instead of MODEL")
     add_json(parser)
     parser.epilog = (
         "Intervals are 95 %: Wilson's, counted over problems, so that many answers to one problem "
-        "are not taken for many problems. Ties of maj@k go to the answer that came first."
+        "are not taken for many problems; a difference is that of each problem. Ties of maj@k go "
+        "to the answer that came first."
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Everything that can be refused is checked before a model is loaded or a question sent."""
-    from ingle.training.evaluation.evaluate import examine
-
+    folder = eval_against.record_folder(args)
+    enter(args, *([] if folder is None else [folder]))
     asking, exams = _asking(args), _exams(args)
-    ask = subject(args)
-    started = time.perf_counter()
-    found = examine(ask, exams, asking)
-    seconds = time.perf_counter() - started
-    if args.json:
-        print(_folded(json.dumps(_as_json(found, args, asking, seconds), indent=2)))
-        return 0
-    from ingle.cli.evaluation import render
+    parent = eval_against.parent_folder(args)
+    from ingle.training.evaluation.comparison import changes, compare
+    from ingle.training.report.record import folded, record
 
-    print(render(found, asking.samples, seconds))
-    for problem, text, reason in found.mistakes[: args.mistakes]:
-        gold = f"Gold trace:\n{problem.trace}" if problem.trace else f"Gold: {problem.answer}"
-        print(f"\n{problem.question}\n{text}\n   {reason} {gold}")
+    found, after = eval_against.measure(args, exams, asking)
+    evaluation: dict[str, Any] = {"before": None, "after": after}
+    if parent is not None:
+        _, evaluation["before"] = eval_against.measure(args, exams, asking, parent)
+        evaluation["change"] = changes(compare(evaluation))
+    written = [] if folder is None else record(folder, evaluation)
+    if args.json:
+        print(folded(after if parent is None else evaluation))
+        return 0
+    from ingle.cli.evaluation import render, render_change, render_mistakes
+
+    if parent is None:
+        print(render(found, asking.samples, after["seconds"]))
+    else:
+        print(render_change(evaluation))
+    print(render_mistakes(found.mistakes[: args.mistakes]), end="")
+    if folder is not None:
+        print(f"Written to {folder}: {', '.join(file.name for file in written)}")
     return 0
 
 
@@ -81,7 +93,9 @@ def _asking(args: argparse.Namespace) -> Asking:
     temperature = args.temperature
     if temperature is None:
         temperature = 1.0 if args.samples > 1 else 0.0
-    return Asking(args.samples, temperature, args.max_tokens, args.seed, args.system)
+    return Asking(
+        args.samples, temperature, args.max_tokens, args.seed, args.system, not args.no_think
+    )
 
 
 def _exams(args: argparse.Namespace) -> list[Exam]:
@@ -118,30 +132,3 @@ def _tasks(chosen: list[str]) -> list[str]:
             names = ", ".join([*groups, *ALL_TASKS])
             raise InvalidRequestError(f"No task {name!r}; choose from {names}.", "task")
     return list(dict.fromkeys(task for name in chosen for task in groups.get(name, (name,))))
-
-
-def _as_json(
-    found: Evaluation, args: argparse.Namespace, asking: Asking, seconds: float
-) -> dict[str, Any]:
-    return {
-        "model": args.endpoint_model or args.model or "reasoner",
-        "endpoint": args.endpoint,
-        "seed": asking.seed,
-        "asked": {
-            "samples": asking.samples,
-            "temperature": asking.temperature,
-            "max_tokens": asking.max_tokens,
-            "system": asking.system,
-        },
-        "seconds": round(seconds, 1),
-        **found.as_json(),
-        "mistakes": [
-            {"task": p.task, "level": p.level, "question": p.question, "answer": text, "why": why}
-            for p, text, why in found.mistakes[: args.mistakes]
-        ],
-    }
-
-
-def _folded(text: str) -> str:
-    """Indented JSON with each list of numbers on one line; no string holds a bare line break."""
-    return re.sub(r"\[\n[-+.\deE,\s]+\]", lambda found: " ".join(found[0].split()), text)

@@ -56,8 +56,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read the data first: a broken row should be known before a model is loaded."""
-    if args.parent or args.steps or args.no_compile:
-        args.usage_error("--parent, --steps and --no-compile belong to a preset, not to --data")
+    if args.parent or args.steps or args.tasks or args.no_compile:
+        args.usage_error(
+            "--parent, --steps, --tasks and --no-compile belong to a preset, not to --data"
+        )
     out = args.out or Path("out") / f"{Path(args.preset).name}-{args.data.stem}"
     ask_audit(args, args.preset)
     enter(args, out, starts="programs")  # torch's optimisers import its compiler

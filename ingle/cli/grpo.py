@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from ingle.cli.admitting import add_policy, admission, ask_audit
 from ingle.cli.options import add_json
 from ingle.cli.sealing import enter
-from ingle.cli.training import PRESETS, levels_of
+from ingle.cli.training import PRESETS, add_several, divided, levels_of
 from ingle.errors import ConfigError
+from ingle.parallel.environment import leads
 
 if TYPE_CHECKING:
     from ingle.training.reinforcement.grpo import GrpoRun
@@ -36,6 +37,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--stop-after", type=int, metavar="STEP", help="pause there; run again to go on"
     )
     parser.add_argument("--no-compile", action="store_true", help="plain eager PyTorch")
+    add_several(parser)
     add_policy(parser)
     add_json(parser)
 
@@ -46,7 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from_file = str(start).endswith(".py")
     if not from_file:
         ask_audit(args, start)
-    enter(args, folder, starts="programs")  # a process for each stream, and a compiler
+    enter(args, folder, starts="programs", several=True)  # streams, a compiler
     from ingle.models import resolve_model
     from ingle.privacy.admission import admit
     from ingle.privacy.policy import load_policy
@@ -54,7 +56,12 @@ def run(args: argparse.Namespace) -> int:
 
     chosen = _read(Path(start)) if from_file else _recipe(args, resolve_model(start))
     admit(chosen.parent, load_policy(args.policy), admission(args)["sealed"])
-    train_grpo(chosen, folder, compiled=not args.no_compile, stop_after=args.stop_after)
+    train_grpo(
+        divided(args, chosen), folder, compiled=not args.no_compile, stop_after=args.stop_after,
+        expert_parallel=args.expert_parallel,
+    )  # fmt: skip
+    if not leads():
+        return 0
     if args.json:
         print(json.dumps({"run": chosen.name, "folder": str(folder), "steps": chosen.steps}))
     else:

@@ -45,7 +45,7 @@ VERBS = {
 # Every verb is sealed before it begins, but for these: pull is there for the network, prove needs
 # listeners outside the seal it attacks; the others open something first and then seal themselves.
 NEVER_SEALED = ("pull", "prove")
-SEALED_LATER = ("serve", "batch", "train", "sft", "grpo", "distill", "merge", "sign")
+SEALED_LATER = ("serve", "batch", "train", "sft", "grpo", "distill", "merge", "sign", "eval")
 RUNS_A_MODEL = ("serve", "chat", "generate", "batch")  # if the policy admits it
 STOPS_CHILDREN = ("audit",)  # that a hostile file has caught in a loop
 

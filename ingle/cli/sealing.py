@@ -13,6 +13,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ingle.errors import SealError
+from ingle.parallel.environment import launch, leads, meet_among_ourselves
 from ingle.state import state_folder
 
 if TYPE_CHECKING:
@@ -20,23 +22,56 @@ if TYPE_CHECKING:
 
     from ingle.privacy.filter import Starts
     from ingle.privacy.prove import Proof
+    from ingle.privacy.seal import Shared
 
 UNSEALED = "ingle: Not sealed: code in the model's files or in a library could open connections."
 
 
-def enter(args: argparse.Namespace, *writable: Path, starts: Starts = "nothing") -> None:
+def enter(
+    args: argparse.Namespace, *writable: Path, starts: Starts = "nothing", several: bool = False
+) -> None:
     """Seal this process, or say on stderr that it is not; SealError where that cannot be.
 
     writable: besides the state folder. starts: what it may start (privacy/filter.py); temporary
-    files of programs go to the state folder.
+    files of programs go to the state folder. several: the verb knows what to do as one of several
+    processes that torchrun started (and has --expert-parallel); those share a network of their own,
+    and are connected in it when this returns.
     """
     if _wanted(args):
         from ingle.privacy.seal import seal
 
-        seal(writable=[*_state(), *writable], starts=starts)
+        places = [*_state(), *writable]
+        if several and launch() is not None:
+            from ingle.privacy.seal import close_met
+
+            seal("private-net", places, shared=_shared())
+            meet_among_ourselves()
+            from ingle.parallel.mesh import join
+
+            join(args.expert_parallel)
+            close_met()
+        else:
+            seal(writable=places, starts=starts)
         if starts == "programs":
             os.environ["TMPDIR"] = str(state_folder() / "tmp")
             (state_folder() / "tmp").mkdir(exist_ok=True)
+
+
+def _shared() -> Shared:
+    """The place of this process among those that torchrun started; SealError where some of them are
+    on other machines."""
+    from ingle.privacy.seal import Shared
+
+    found = launch()
+    assert found is not None
+    if found.local_size != found.size:
+        raise SealError(
+            "Processes on several machines need connections between these, which no seal allows; "
+            "--unsealed accepts that."
+        )
+    restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    meeting = state_folder() / "torchrun" / f"{os.getppid()}-{restart}"
+    return Shared(meeting, found.local_rank, found.local_size)
 
 
 def enter_proved(args: argparse.Namespace, listener: socket) -> Proof | None:
@@ -61,7 +96,7 @@ def _wanted(args: argparse.Namespace) -> bool:
     if not args.own_process:
         return False
     os.environ.update(OFFLINE)
-    if args.unsealed:
+    if args.unsealed and leads():
         print(UNSEALED, file=sys.stderr)
     return not args.unsealed
 

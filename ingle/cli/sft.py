@@ -13,7 +13,8 @@ from ingle.cli import finetune
 from ingle.cli.admitting import add_policy, admission, ask_audit
 from ingle.cli.options import add_json
 from ingle.cli.sealing import enter
-from ingle.cli.training import PRESETS, given, run_stage
+from ingle.cli.training import PRESETS, add_several, add_tasks, given, run_stage, stage_folder
+from ingle.parallel.environment import refuse_several
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +29,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     recipe = parser.add_argument_group("a preset")
     recipe.add_argument("--parent", type=Path, help="start from here (default out/PRESET-pretrain)")
     recipe.add_argument("--steps", type=int, help="length of the stage (default: the preset's)")
+    add_tasks(recipe)
     recipe.add_argument("--no-compile", action="store_true", help="plain eager PyTorch")
+    add_several(parser)
     finetune.add_arguments(parser)
     add_policy(parser)
     add_json(parser)
@@ -37,13 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.data is not None:
+        refuse_several("sft --data")
         return finetune.run(args)
     if args.preset not in PRESETS:
         args.usage_error(f"PRESET is one of {', '.join(PRESETS)}; a model needs --data FILE.jsonl")
-    folder = args.out or Path("out") / f"{args.preset}-sft"
-    start = args.parent or Path("out") / f"{args.preset}-pretrain"
+    folder = args.out or stage_folder(args.preset, "sft", args.tasks)
+    start = args.parent or stage_folder(args.preset, "pretrain", args.tasks)
     ask_audit(args, start)
-    enter(args, folder, starts="programs")  # a process for each stream, and a compiler
+    enter(args, folder, starts="programs", several=True)  # streams, a compiler
     from ingle.models import resolve_model
     from ingle.privacy.admission import admit
     from ingle.privacy.policy import load_policy

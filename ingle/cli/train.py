@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from ingle.cli.sealing import enter
-from ingle.cli.training import add_run_arguments, given, run_stage
+from ingle.cli.training import add_run_arguments, given, run_stage, stage_folder
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -14,8 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    folder = args.out or Path("out") / f"{args.preset}-pretrain"
-    enter(args, folder, starts="programs")  # a process for each stream, and a compiler
+    folder = args.out or stage_folder(args.preset, "pretrain", args.tasks)
+    enter(args, folder, starts="programs", several=True)  # streams, a compiler
     from ingle.training.recipes import pretrain_run
 
     return run_stage(args, pretrain_run(args.preset, **given(args)), folder)

@@ -25,6 +25,8 @@ class EngineConfig:
         the same in all modes. draft_length: drafts per sequence and step, 1 to 4.
     share_tails: a new sequence also takes over what a running one has of its last, incomplete page:
         for many continuations of one prompt. Usage then counts it as cached.
+    record_routes: keep which experts every token chose, beside its latents, and report it with a
+        request's last event. For training.
     eos_ids: end-of-sequence ids; None takes the tokenizer's and the model's.
     fingerprint: identifies the weights in the names of cached pages.
     """
@@ -40,6 +42,7 @@ class EngineConfig:
     speculative: Mode = "auto"
     draft_length: int = 1
     share_tails: bool = False
+    record_routes: bool = False
     eos_ids: tuple[int, ...] | None = None
     fingerprint: bytes = b""
 

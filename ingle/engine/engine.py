@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections import deque
+from dataclasses import replace
 from threading import Lock
 from time import perf_counter
 from traceback import format_tb
@@ -33,8 +34,9 @@ from ingle.engine.speculative import Computed, DraftController, Speculator
 from ingle.engine.stats import EngineStats
 from ingle.engine.text import TextStream
 from ingle.engine.traffic import Traffic
-from ingle.errors import ContextLengthError, InvalidRequestError, QueueFullError
+from ingle.errors import ConfigError, ContextLengthError, InvalidRequestError, QueueFullError
 from ingle.models.batch import PAGE_TOKENS
+from ingle.models.config import WithExperts
 
 if TYPE_CHECKING:
     from ingle.prompt.tokenizer import Tokenizer
@@ -64,7 +66,8 @@ class Engine:
         layers, _, _, width = model.cache_shape(1)
         page_bytes = (layers + mtp) * PAGE_TOKENS * width * dtype.itemsize
         pages = config.choose_pages(context, page_bytes)
-        cache = LatentCache(model.cache_shape(pages), dtype, mtp)
+        routes = _routes_shape(model) if config.record_routes else None
+        cache = LatentCache(model.cache_shape(pages), dtype, mtp, routes)
         self.context = min(context, pages * PAGE_TOKENS)  # most tokens of prompt plus output
         self.eos_ids = frozenset(_eos_ids(model, tokenizer, config))
         self.vocab = int(model.config.vocab_size)  # rows of its output; the tokenizer may have less
@@ -284,7 +287,8 @@ class Engine:
         self._generated_tokens += len(sequence.tokens) - before
         if made is not None and made.finish_reason is not None:
             sequence.computed = min(sequence.computed, len(sequence.tokens))
-            return made, None
+            count = min(sequence.computed, len(sequence.tokens) - 1)
+            return replace(made, routes=self._runner.routes(sequence.lane, count)), None
         return made, Computed(sequence, first, start, length + confirmed)
 
     def _broken(self, sequence: Sequence, error: Exception) -> TokenEvent:
@@ -332,6 +336,13 @@ class Engine:
         if params.prompt_logprobs is not None:
             scores = PromptScores(prompt, params.prompt_logprobs, self.tokenizer)
         return Sequence(request, limit, state, text, scores)
+
+
+def _routes_shape(model: StepModel) -> tuple[int, int]:
+    config = model.config
+    if not isinstance(config, WithExperts) or config.n_routed_experts > 256:
+        raise ConfigError("record_routes needs a mixture of at most 256 experts.")
+    return config.routes_shape
 
 
 def _model_dtype(model: StepModel) -> torch.dtype:

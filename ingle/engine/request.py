@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from ingle.errors import InvalidRequestError
 
 if TYPE_CHECKING:
@@ -129,6 +132,9 @@ class TokenEvent:
     error: str | None = None  # one sentence for people when finish_reason is "error"
     queue_seconds: float = 0.0  # from submission to the first step it had a part in
     prompt_logprobs: tuple[TokenOut, ...] | None = None  # once, at the end of the prefill
+    # with the last event, where EngineConfig.record_routes asks: uint8 [tokens, mixture layers,
+    # experts chosen] of the prompt and all output but its last token, which nothing was asked of
+    routes: NDArray[np.uint8] | None = None
 
 
 def _range(name: str, value: float, low: float, high: float, low_open: bool = False) -> None:

@@ -1,11 +1,12 @@
 """Runs the model on what the scheduler chose: sequences -> StepBatch -> hidden rows and logits.
 
 Legend: N rows of a step, D model width, V vocabulary, S sequences, P pages, L layers, G page
-tokens, C cached values per token.
+tokens, C cached values per token, T tokens of a sequence, M mixture layers, K experts chosen.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -79,7 +80,22 @@ class Runner:
 
     def forward(self, spans: list[Span]) -> Tensor:
         """Compute all rows and write their latents; returns the hidden rows [N, D]."""
-        return self.model.step(self.batch(spans), self.cache.latents_LPGC)
+        batch, routes_SMK = self.batch(spans), self.cache.routes_SMK
+        if routes_SMK is None:
+            return self.model.step(batch, self.cache.latents_LPGC)
+        mixtures, chosen = routes_SMK.shape[1:]
+        chosen_MNK = torch.empty(mixtures, len(batch.tokens_N), chosen, dtype=torch.uint8)
+        batch = replace(batch, chosen_MNK=chosen_MNK)
+        hidden_ND = self.model.step(batch, self.cache.latents_LPGC)
+        routes_SMK[batch.slots_N.numpy()] = chosen_MNK.transpose(0, 1).numpy()
+        return hidden_ND
+
+    def routes(self, lane: int, count: int) -> NDArray[np.uint8] | None:
+        """The experts that the first tokens of a sequence chose [T, M, K], where they are kept."""
+        if self.cache.routes_SMK is None:
+            return None
+        page_T, offset_T = np.divmod(np.arange(count), PAGE_TOKENS)
+        return self.cache.routes_SMK[self.table[lane, page_T] * PAGE_TOKENS + offset_T]
 
     def forward_mtp(self, hidden_ND: Tensor, spans: list[Span]) -> Tensor:
         """One pass of the MTP module over rows whose token is the one after their position."""

@@ -38,7 +38,7 @@ _NONE = torch.empty(0)
 # The structs Shape, Layer and DecoderArgs of native/api.h.
 _pack_shape = Struct("15q4d").pack
 _pack_layer = Struct("68q").pack
-_pack_arguments = Struct("19q").pack
+_pack_arguments = Struct("20q").pack
 _decoder = bound("decoder")
 
 
@@ -84,7 +84,8 @@ class Decoder:
     def __call__(
         self, x_ND: Tensor, batch: StepBatch, cache_LPGC: Tensor, tables: tuple[Tensor, Tensor]
     ) -> None:
-        """Run the layers on x_ND (fp32) in place and write their latents into the cache.
+        """Run the layers on x_ND (fp32) in place and write their latents into the cache, and what
+        their routers chose into the batch's chosen_MNK, where it has one.
 
         Raises IndexError when a row leads outside the tables, its pages or the cache.
         """
@@ -95,11 +96,13 @@ class Decoder:
         assert batch.positions_N.dtype is batch.slots_N.dtype is pages_SP.dtype is torch.int32
         layer_bytes = cache_LPGC.stride(0) * cache_LPGC.element_size()
         bf16 = cache_LPGC.dtype is torch.bfloat16
+        chosen = 0 if batch.chosen_MNK is None else batch.chosen_MNK.data_ptr()
         packed = _pack_arguments(
             *self._head, layers, x_ND.data_ptr(), x_ND.shape[0],
             batch.positions_N.data_ptr(), batch.slots_N.data_ptr(), batch.sequence_N.data_ptr(),
             pages_SP.data_ptr(), *pages_SP.shape, cos_TR.data_ptr(), sin_TR.data_ptr(),
             cos_TR.shape[0], cache_LPGC.data_ptr(), layer_bytes, bf16, pages, page_tokens,
+            chosen,
         )  # fmt: skip
         check(_decoder(packed))
 

@@ -181,9 +181,8 @@ def route(
     by the sum of its two best choices. V2 (arXiv 2405.04434, section 2.1.3): "softmax", a group
     counts by its best. Groups outside the best `topk_group` cannot be chosen.
     """
-    logits_NE = F.linear(x_ND.float(), gate_ED.float())
     sigmoid = scoring == "sigmoid"
-    scores_NE = torch.sigmoid(logits_NE) if sigmoid else torch.softmax(logits_NE, -1)
+    scores_NE = _scores(x_ND, gate_ED, sigmoid)
     choice_NE = scores_NE if bias_E is None else scores_NE + bias_E.float()
     if n_group > 1:
         grouped_NGE = choice_NE.unflatten(-1, (n_group, -1))
@@ -193,10 +192,27 @@ def route(
         keep.scatter_(1, group_NG.topk(topk_group, -1).indices, True)
         choice_NE = grouped_NGE.masked_fill(~keep[..., None], float("-inf")).flatten(1)
     ids_NK = choice_NE.topk(top_k, -1).indices
-    weights_NK = scores_NE.gather(1, ids_NK)
+    return ids_NK.int(), _weights(scores_NE, ids_NK, norm_topk_prob, scale)
+
+
+def route_to(
+    x_ND: Tensor, gate_ED: Tensor, ids_NK: Tensor, norm_topk_prob: bool, scale: float,
+    scoring: str = "sigmoid",
+) -> Tensor:  # fmt: skip
+    """The weights that `route` would give experts which were chosen elsewhere, fp32 [N, K]."""
+    return _weights(_scores(x_ND, gate_ED, scoring == "sigmoid"), ids_NK, norm_topk_prob, scale)
+
+
+def _scores(x_ND: Tensor, gate_ED: Tensor, sigmoid: bool) -> Tensor:
+    logits_NE = F.linear(x_ND.float(), gate_ED.float())
+    return torch.sigmoid(logits_NE) if sigmoid else torch.softmax(logits_NE, -1)
+
+
+def _weights(scores_NE: Tensor, ids_NK: Tensor, norm_topk_prob: bool, scale: float) -> Tensor:
+    weights_NK = scores_NE.gather(1, ids_NK.long())
     if norm_topk_prob:
         weights_NK = weights_NK / (weights_NK.sum(-1, keepdim=True) + 1e-20)
-    return ids_NK.int(), weights_NK * scale
+    return weights_NK * scale
 
 
 def mlp(

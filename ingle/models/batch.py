@@ -1,6 +1,7 @@
 """What one engine step asks of a model: a flat, ragged batch of tokens over a paged cache.
 
-Legend: N rows (tokens) of this step, S sequences, P pages of the longest sequence.
+Legend: N rows (tokens) of this step, S sequences, P pages of the longest sequence, M mixture
+layers (MTP's not counted), K experts chosen for a row.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ class StepBatch:
     slots_N: Tensor  # int32, page * PAGE_TOKENS + offset: where the row's latent is written
     sequence_N: Tensor  # int32, which row of pages_SP the token belongs to
     pages_SP: Tensor  # int32, page ids of each sequence in order, padded with -1
+    chosen_MNK: Tensor | None = None  # uint8, for the step to fill: the experts of each row
 
     @staticmethod
     def build(rows: list[tuple[list[int], int, list[int]]]) -> StepBatch:

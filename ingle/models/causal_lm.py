@@ -3,7 +3,8 @@ paged cache). The config says which attention and feed-forward its layers have. 
 those of the official checkpoints, but for the experts of a layer, which are two stacked weights
 here (see weights/names.py).
 
-Legend: B batch, T tokens, D model width, V vocabulary, N rows of a step, C cached values a token.
+Legend: B batch, T tokens, D model width, V vocabulary, N rows of a step, C cached values a token,
+M mixture layers (without MTP's), K experts chosen for a row.
 """
 
 from __future__ import annotations
@@ -79,12 +80,17 @@ class CausalLM(nn.Module):
         index of the first token of each token's document (int32)."""
         return self.logits(self.hidden(tokens_BT, starts_T))
 
-    def hidden(self, tokens_BT: Tensor, starts_T: Tensor | None = None) -> Tensor:
-        """Hidden states [B, T, D] before the final norm (the MTP modules start from these)."""
+    def hidden(
+        self, tokens_BT: Tensor, starts_T: Tensor | None = None, routes_MNK: Tensor | None = None
+    ) -> Tensor:
+        """Hidden states [B, T, D] before the final norm (the MTP modules start from these).
+        routes_MNK: experts to take for each of the B T rows, chosen elsewhere (`Router.forward`).
+        """
         cos, sin = self._rows_of_tables(tokens_BT.shape[1], starts_T)
         x_BTD = self.model.embed_tokens(tokens_BT)
-        for layer in self.model.layers[: self.config.num_hidden_layers]:
-            x_BTD = layer(x_BTD, cos, sin, starts_T)
+        routes = self._by_layer(routes_MNK)
+        for layer, routes_NK in zip(self.model.layers, routes, strict=False):  # MTP's stay out
+            x_BTD = layer(x_BTD, cos, sin, starts_T, routes_NK)
         return x_BTD
 
     def mtp_hidden(
@@ -120,6 +126,12 @@ class CausalLM(nn.Module):
         k = self.kernels
         return k.linear(k.rms_norm(hidden, norm.weight, norm.eps), head.weight)
 
+    def _by_layer(self, of_mixtures: Tensor | None) -> list[Tensor | None]:
+        """The part of each layer in what was stacked over mixture layers; None for dense ones."""
+        parts = [] if of_mixtures is None else list(of_mixtures.unbind())
+        dense: list[Tensor | None] = [None] * (self.config.num_hidden_layers - len(parts))
+        return dense + parts
+
     def _layer(self, index: int) -> DecoderLayer:
         layer = self.model.layers[index]
         assert isinstance(layer, DecoderLayer)
@@ -147,9 +159,9 @@ class CausalLM(nn.Module):
         if main is not None:
             main(x_ND, batch, cache_LPGC, tables)
             return x_ND
-        for index in range(self.config.num_hidden_layers):
+        for index, chosen_NK in enumerate(self._by_layer(batch.chosen_MNK)):
             layer = self._layer(index)
-            x_ND = layer.step(x_ND, batch, cache_LPGC[index], tables, self.kernels)
+            x_ND = layer.step(x_ND, batch, cache_LPGC[index], tables, self.kernels, chosen_NK)
         return x_ND
 
     @torch.no_grad()

@@ -302,6 +302,12 @@ class WithExperts(ModelConfig):
     routed_scaling_factor: float = 1.0
     first_k_dense_replace: int = 1
 
+    @property
+    def routes_shape(self) -> tuple[int, int]:
+        """Mixture layers, those of MTP modules not counted, and experts chosen in each."""
+        layers = max(0, self.num_hidden_layers - self.first_k_dense_replace)
+        return layers, self.num_experts_per_tok
+
     def feed_forward_parameters(self, layer: int, active: bool = False) -> int:
         if layer < self.first_k_dense_replace:
             return super().feed_forward_parameters(layer)

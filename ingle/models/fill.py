@@ -86,6 +86,23 @@ class Target:
             owner._parameters[leaf] = nn.Parameter(self.place, requires_grad=False)
 
 
+def attach(targets: list[Target], model: CausalLM) -> None:
+    """Give a model on the meta device all its tensors, ready for inference."""
+    for target in targets:
+        target.attach(model)
+    if model.config.tie_word_embeddings:
+        table = model.model.embed_tokens.weight
+        if isinstance(table, Quantized):
+            replace_weight(model.lm_head, "weight", table)
+        else:
+            model.lm_head.weight = table
+    for name, buffer in model.named_buffers():
+        if buffer.is_meta:  # load_E: not part of a checkpoint
+            owner, _, leaf = name.rpartition(".")
+            setattr(model.get_submodule(owner), leaf, torch.zeros(buffer.shape))
+    model.eval().requires_grad_(False)
+
+
 def _kind(name: str, shape: torch.Size, quant: Kind | None) -> Kind | None:
     if quant is None:
         return None

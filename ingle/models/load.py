@@ -11,13 +11,13 @@ import torch
 from torch import Tensor
 
 from ingle.errors import WeightsError
-from ingle.kernels.quantized import BLOCK, Kind, Quantized
+from ingle.kernels.quantized import BLOCK, Kind
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig, WithExperts
 from ingle.models.deepseek_v3 import DeepseekV3Config
-from ingle.models.fill import Progress, Target
+from ingle.models.fill import Progress, Target, attach
 from ingle.models.layers.block import MTPLayer
-from ingle.models.layers.linear import Embedding, Linear, replace_weight
+from ingle.models.layers.linear import Embedding, Linear
 from ingle.models.place import fill_in_memory, fill_paged, page_experts
 from ingle.models.read import read_config
 from ingle.weights.adapter import CONFIG, open_checkpoint
@@ -58,7 +58,7 @@ def load_model(
         mtp_prefix = f"model.layers.{config.num_hidden_layers}."
         if config.mtp_layers and not any(n.startswith(mtp_prefix) for n in checkpoint.entries):
             # a checkpoint may announce its MTP module and leave it out (transformers drops it)
-            config = _without_mtp(config)
+            config = without_mtp(config)
         with torch.device("meta"):
             model = CausalLM(config, kernels)
         ignored = _untie_mtp(model, checkpoint)
@@ -66,7 +66,7 @@ def load_model(
         with torch.device("meta" if paged else "cpu"):
             targets = [
                 Target(name, tensor, dtype, quant, (importance or {}).get(name))
-                for name, tensor in _own_tensors(model)
+                for name, tensor in own_tensors(model)
             ]
         _check_names(targets, checkpoint, ignored)
         kept = cache_file(checkpoint.files, f"{quant}:{dtype}{_digest(importance, adapter)}")
@@ -74,21 +74,10 @@ def load_model(
             file = fill_paged(targets, checkpoint, kept, progress)
         else:
             fill_in_memory(targets, checkpoint, kept if keep and quant else None, progress)
-    for target in targets:
-        target.attach(model)
+    attach(targets, model)
     if expert_bytes is not None and paged:
         page_experts(model, file, expert_bytes)
-    if config.tie_word_embeddings:
-        table = model.model.embed_tokens.weight
-        if isinstance(table, Quantized):
-            replace_weight(model.lm_head, "weight", table)
-        else:
-            model.lm_head.weight = table
-    for name, buffer in model.named_buffers():
-        if buffer.is_meta:  # load_E: not part of a checkpoint
-            owner, _, leaf = name.rpartition(".")
-            setattr(model.get_submodule(owner), leaf, torch.zeros(buffer.shape))
-    return model.eval().requires_grad_(False)
+    return model
 
 
 def _digest(importance: Mapping[str, Tensor] | None, adapter: Path | None) -> str:
@@ -101,7 +90,7 @@ def _digest(importance: Mapping[str, Tensor] | None, adapter: Path | None) -> st
     return f":{digest.hexdigest()[:16]}"
 
 
-def _own_tensors(model: CausalLM) -> list[tuple[str, Tensor]]:
+def own_tensors(model: CausalLM) -> list[tuple[str, Tensor]]:
     """Parameters and buffers that a checkpoint must have, shared ones once."""
     persistent = model.state_dict().keys()
     found = dict([*model.named_parameters(), *model.named_buffers()])
@@ -141,7 +130,8 @@ def _is_fp8(checkpoint: Checkpoint, name: str) -> bool:
     return name in checkpoint.entries and checkpoint.entries[name].dtype is torch.float8_e4m3fn
 
 
-def _without_mtp(config: ModelConfig) -> ModelConfig:
+def without_mtp(config: ModelConfig) -> ModelConfig:
+    """The same sizes without an MTP module, which only DeepSeek-V3's kind has."""
     assert isinstance(config, DeepseekV3Config)
     return replace(config, num_nextn_predict_layers=0)
 

@@ -16,6 +16,7 @@ Profile = Literal["sealed", "private-net"]
 Starts = Literal["nothing", "children", "programs"]
 
 AF_UNIX, AF_INET, AF_INET6, SOCK_STREAM, IPPROTO_TCP = 1, 2, 10, 1, 6
+AF_NETLINK, SOCK_RAW, NETLINK_ROUTE = 16, 3, 0
 MSG_FASTOPEN = 0x20000000
 NEW_NAMESPACES = 0x7E020000  # CLONE_NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 TIOCSTI, TIOCLINUX, TIOCCONS, TIOCSETD = 0x5412, 0x541C, 0x541D, 0x5423
@@ -30,13 +31,16 @@ _NO_FASTOPEN = {
 _NO_ADDRESS = (Test(4, 0), Test(4, 0, half=1))
 
 
-def rules(profile: Profile, starts: Starts, pid: int) -> list[Rule]:
+def rules(profile: Profile, starts: Starts, pid: int, lists: bool = False) -> list[Rule]:
     """The filter of the process `pid`.
 
     starts: what it may start, all sealed like itself: "children" are forks that it may also stop
-    (whom it signals is then Landlock's to limit), "programs" any program.
+    (whom it signals is then Landlock's to limit), "programs" any program. lists: with private-net,
+    the network's interfaces may be listed: gloo insists on it before it connects processes. That
+    takes a netlink socket and a send with an address; with TCP sockets and stream pairs besides,
+    such a send reaches the kernel only, which heeds no order but of CAP_NET_ADMIN (namespaces.py).
     """
-    refused = [*_ALWAYS]
+    refused = [rule for rule in _ALWAYS if not (lists and rule.name == _ADDRESSED)]
     if profile == "sealed":
         options = tuple((Test(1, level), Test(2, option))
                         for level, named in _OPTIONS.items() for option in named)  # fmt: skip
@@ -50,6 +54,11 @@ def rules(profile: Profile, starts: Starts, pid: int) -> list[Rule]:
         families = tuple((Test(0, family), _STREAM, Test(2, protocol))
                          for family in (AF_INET, AF_INET6)
                          for protocol in (0, IPPROTO_TCP))  # fmt: skip
+        if lists:
+            raw, route = Test(1, SOCK_RAW, mask=0xF), Test(2, NETLINK_ROUTE)
+            families += ((Test(0, AF_NETLINK), raw, route),)
+            refused.append(Rule("fast open by sendto", ("sendto",), "data with a TCP handshake",
+                                ((_NO_FASTOPEN["sendto"],),)))  # fmt: skip
         refused.append(Rule("sockets", ("socket",), "only TCP, in a network of its own", families))
     if starts != "programs":
         everything = "everything it runs is loaded by then"
@@ -64,8 +73,9 @@ def rules(profile: Profile, starts: Starts, pid: int) -> list[Rule]:
     return refused
 
 
+_ADDRESSED = "addressed sends"
 _ALWAYS = (
-    Rule("addressed sends", ("sendto",), "a datagram, or data with a TCP handshake",
+    Rule(_ADDRESSED, ("sendto",), "a datagram, or data with a TCP handshake",
          ((*_NO_ADDRESS, _NO_FASTOPEN["sendto"]),)),
     Rule("fast open", ("sendmsg",), "data with a TCP handshake", ((_NO_FASTOPEN["sendmsg"],),)),
     Rule("many messages", ("sendmmsg",), "as above; nothing here uses it"),

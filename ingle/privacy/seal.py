@@ -43,6 +43,16 @@ OFFLINE = {
 
 
 @dataclass(frozen=True)
+class Shared:
+    """This process's place among several that one program started, to be in one network. meeting:
+    a folder that is theirs alone until they are (`namespaces.enter_shared_network`)."""
+
+    meeting: Path
+    rank: int
+    size: int
+
+
+@dataclass(frozen=True)
 class Seal:
     """What is in force.
 
@@ -77,11 +87,13 @@ def seal(
     writable: Sequence[Path] = (),
     sockets: Sequence[socket] = (),
     starts: Starts = "nothing",
+    shared: Shared | None = None,
 ) -> Seal:
     """Seal this process for good and say what is in force; SealError where that is impossible.
 
     writable: folders and files that may be written; folders are made. sockets: those it may keep,
-    such as a listening one. starts: see `filter.rules`; private-net always starts programs.
+    such as a listening one. starts: see `filter.rules`; private-net always starts programs. shared:
+    with whom a private-net is shared, nobody if not given; `close_met` has to follow.
     """
     check_system()
     if profile == "private-net":
@@ -89,7 +101,7 @@ def seal(
     if len(os.listdir("/proc/self/task")) > 1:
         raise SealError("The seal must be closed before a process has a second thread.")
     check_descriptors(one.fileno() for one in sockets)
-    network = _leave_network(profile)
+    network = _leave_network(profile, shared)
     places = [path.absolute() for path in writable]
     for path in places:
         try:
@@ -102,19 +114,25 @@ def seal(
         call("prctl", _SET_NO_NEW_PRIVS, 1, 0, 0, 0)
         call("prctl", _SET_DUMPABLE, 0, 0, 0, 0)  # core dumps into a pipe heed no limit
         devices = [device for name in DEVICES for device in Path("/dev").glob(name)]
-        shared = [SHARED_MEMORY] if starts == "programs" else []
-        confined = landlock.restrict([*places, *devices, *shared], tcp=profile == "private-net")
-        refused = rules(profile, starts, os.getpid())
+        memory = [SHARED_MEMORY] if starts == "programs" else []
+        confined = landlock.restrict([*places, *devices, *memory], tcp=profile == "private-net")
+        refused = rules(profile, starts, os.getpid(), lists=shared is not None)
         close(refused)
     except OSError as error:
         raise _impossible(f"the kernel refused a filter ({error.strerror})") from None
-    places_shown = tuple(str(path) for path in [*places, *shared])
+    places_shown = tuple(str(path) for path in [*places, *memory])
     return Seal(profile, len(refused), confined, network, True, starts, places_shown)
 
 
 def close(refused: Sequence[Rule]) -> None:
     """Install a filter of these rules; needs no_new_privs."""
     install(assemble(refused, platform.machine()))
+
+
+def close_met() -> None:
+    """The second half of the seal of a shared private-net, once its processes are connected: what
+    they needed for that is refused from here on, in all threads."""
+    close(rules("private-net", "programs", os.getpid()))
 
 
 def check_system() -> None:
@@ -126,9 +144,13 @@ def check_system() -> None:
         raise _impossible(f"the filter is written for {known}, this is {platform.machine()}")
 
 
-def _leave_network(profile: Profile) -> str:
+def _leave_network(profile: Profile, shared: Shared | None) -> str:
     try:
-        namespaces.enter_empty_network(loopback=profile == "private-net")
+        if shared is None:
+            namespaces.enter_empty_network(loopback=profile == "private-net")
+        else:
+            assert profile == "private-net"
+            namespaces.enter_shared_network(shared.meeting, shared.rank, shared.size)
     except OSError as error:
         if profile == "private-net":
             raise _impossible(f"an own network was refused ({error.strerror})") from None

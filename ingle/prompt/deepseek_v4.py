@@ -106,7 +106,7 @@ class DeepSeekV4(Encoder):
     moves_systems: ClassVar[bool] = True
     has_effort: ClassVar[bool] = True
 
-    def _read(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    def read(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         return read_messages(messages, reminders=True, joint="\n\n")
 
     def _write(self, prompt: Prompt, chat: Chat) -> None:

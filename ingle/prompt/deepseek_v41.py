@@ -42,7 +42,7 @@ class DeepSeekV41(Encoder):
     starts_in_reasoning: bool = True
     has_effort: ClassVar[bool] = True
 
-    def _read(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    def read(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
         return read_messages(messages, reminders=True, joint="\n\n")
 
     def _write(self, prompt: Prompt, chat: Chat) -> None:

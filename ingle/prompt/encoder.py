@@ -115,12 +115,17 @@ class Encoder(ABC):
         A message of which nothing is written has no start.
         """
         known = read_tools(tools)
-        chat = Chat(self._read(messages), known, thinking, effort, response_schema)
+        chat = Chat(self.read(messages), known, thinking, effort, response_schema)
         prompt = Prompt(tokenizer)
         self._write(prompt, chat)
         return prompt.ids(), prompt.starts()
 
-    def _read(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+    def read(self, messages: Sequence[Mapping[str, Any]]) -> list[Message]:
+        """Check a conversation by this format's rules; InvalidRequestError where it breaks one.
+
+        The messages come in the order in which they are written, which may not be that of the
+        request; `Message.index` is their place there.
+        """
         return read_messages(messages)
 
     @abstractmethod

@@ -8,18 +8,30 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
+from ingle.errors import ConfigError
 from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.tasks import ALL_TASKS, Problem, sample
 from ingle.tasks.slips import vary
 
 PAD = "<｜▁pad▁｜>"
+# Tasks that may be answered without a thought: every answer is one number, word or name, or needs
+# none. Others could only be guessed; and by answer instead of by task, "there is no way" would be
+# all that countdown's questions are ever answered at once.
+AT_ONCE = (
+    "sums", "products", "gcd", "base_conversion", "spell_backward", "letter_counting", "chat",
+    "simple_equations", "number_sequence", "lcm", "fraction_simplification", "count_bits",
+    "caesar_cipher", "maze", "syllogism", "leg_counting", "time_intervals", "calendar_days",
+    "small_talk",
+)  # fmt: skip
+LENGTH_DRAWS = 40  # documents of a task and level
+MOST_LOST = 0.2  # share of a task's documents that may be too long
 
 
 @dataclass(frozen=True)
@@ -56,23 +68,36 @@ def encode_answer(problem: Problem, tokenizer: Tokenizer) -> list[int]:
     return [*tokenizer.encode(thinking), close, *tokenizer.encode(answer), tokenizer.eos_id]
 
 
+def raw_prompt(question: str, tokenizer: Tokenizer) -> list[int]:
+    """How a worked example begins: all that a raw base can be asked by."""
+    opening = [tokenizer.bos_id, *tokenizer.encode(question + "\n")]
+    return [*opening, tokenizer.special("<think>"), *tokenizer.encode("\n")]
+
+
 def pretrain_document(problem: Problem, tokenizer: Tokenizer) -> Document:
     """A worked example as plain text: question, thinking, answer; every token is trained."""
-    opening = [tokenizer.bos_id, *tokenizer.encode(problem.question + "\n")]
-    opening += [tokenizer.special("<think>"), *tokenizer.encode("\n")]
-    tokens = opening + encode_answer(problem, tokenizer)
+    tokens = raw_prompt(problem.question, tokenizer) + encode_answer(problem, tokenizer)
     return Document(tokens, [False] + [True] * (len(tokens) - 1))
 
 
-def chat_document(history: list[Problem], problem: Problem, tokenizer: Tokenizer) -> Document:
-    """A chat in the serving format; only the last answer is trained, earlier ones are context."""
+def chat_document(
+    history: list[Problem], problem: Problem, tokenizer: Tokenizer, thinking: bool = True
+) -> Document:
+    """A chat in the serving format; only the last answer is trained, earlier ones are context.
+
+    Without thinking the prompt closes an empty thought, as where a request turns thinking off, and
+    the answer follows at once: nothing teaches a model to leave its thought out by itself.
+    """
     messages = []
     for turn in history:
         messages.append({"role": "user", "content": turn.question})
         messages.append({"role": "assistant", "content": turn.answer})
     messages.append({"role": "user", "content": problem.question})
-    prompt = DeepSeekR1().encode(messages, tokenizer)
-    answer = encode_answer(problem, tokenizer)
+    prompt = DeepSeekR1().encode(messages, tokenizer, thinking=thinking)
+    if thinking:
+        answer = encode_answer(problem, tokenizer)
+    else:
+        answer = [*tokenizer.encode(problem.answer), tokenizer.eos_id]
     return Document(prompt + answer, [False] * len(prompt) + [True] * len(answer))
 
 
@@ -96,7 +121,10 @@ class Mixture:
 
     chat: the chat format (fine-tuning), not plain worked examples (pre-training). history: share of
     chats with earlier turns. harder: share of problems from the levels beyond the trained ones.
-    varied: now and then a trace checks itself or mends a slip (`tasks/slips.py`).
+    varied: now and then a trace checks itself or mends a slip (`tasks/slips.py`). no_think: share
+    of the chats with a short answer that give it without a thought, where a request turned thinking
+    off. hasty: share of all documents whose thought is left empty, so that the model itself will
+    sometimes answer at once, which reinforcement can unlearn.
     """
 
     weights: dict[str, float]
@@ -105,6 +133,8 @@ class Mixture:
     levels: tuple[int, ...] = ()
     harder: float = 0.0
     varied: bool = False
+    no_think: float = 0.0
+    hasty: float = 0.0
 
     def problem(self, rng: random.Random) -> Problem:
         task = rng.choices(list(self.weights), list(self.weights.values()))[0]
@@ -112,7 +142,18 @@ class Mixture:
         if self.harder and rng.random() < self.harder and ALL_TASKS[task].HARDER:
             levels = ALL_TASKS[task].HARDER
         problem = sample(rng, task, rng.choice(levels), "train")
+        if self.hasty and rng.random() < self.hasty:
+            return replace(problem, trace="")
         return vary(rng, problem) if self.varied else problem
+
+    def shares_of_levels(self, task: str) -> dict[int, float]:
+        """How often each level is drawn among the problems of a task."""
+        levels, beyond = self.levels or ALL_TASKS[task].LEVELS, ALL_TASKS[task].HARDER
+        harder = self.harder if beyond else 0.0
+        shares = {level: (1 - harder) / len(levels) for level in levels}
+        for level in beyond if harder else ():
+            shares[level] = shares.get(level, 0.0) + harder / len(beyond)
+        return shares
 
     def describes(self) -> str:
         form = "chats" if self.chat else "worked examples"
@@ -121,12 +162,56 @@ class Mixture:
 
     def documents(self, rng: random.Random, tokenizer: Tokenizer) -> Iterator[Document]:
         while True:
-            problem = self.problem(rng)
-            if not self.chat:
-                yield pretrain_document(problem, tokenizer)
-                continue
-            turns = rng.randint(1, 4) if rng.random() < self.history else 0
-            yield chat_document([self.problem(rng) for _ in range(turns)], problem, tokenizer)
+            yield self.document(rng, self.problem(rng), tokenizer)
+
+    def document(self, rng: random.Random, problem: Problem, tokenizer: Tokenizer) -> Document:
+        """One problem as a document; rng draws what stands before it, and whether to think."""
+        if not self.chat:
+            return pretrain_document(problem, tokenizer)
+        turns = rng.randint(1, 4) if rng.random() < self.history else 0
+        history = [self.problem(rng) for _ in range(turns)]
+        thinking = True
+        if self.no_think and rng.random() < self.no_think:
+            thinking = problem.task not in AT_ONCE
+        return chat_document(history, problem, tokenizer, thinking)
+
+
+def lost_shares(
+    mixture: Mixture, tokenizer: Tokenizer, longest: int
+) -> dict[str, dict[int, float]]:
+    """Task -> level -> share of the documents that `pack` skips for their length, of those that
+    lose any, among LENGTH_DRAWS drawn as training draws them."""
+    lost: dict[str, dict[int, float]] = {}
+    for task in mixture.weights:
+        for level in mixture.shares_of_levels(task):
+            rng = random.Random(f"lengths:{task}:{level}")
+            alone = replace(mixture, weights={task: 1.0}, levels=(level,), harder=0.0)
+            sizes = [
+                len(mixture.document(rng, alone.problem(rng), tokenizer).tokens)
+                for _ in range(LENGTH_DRAWS)
+            ]
+            if share := sum(size > longest for size in sizes) / LENGTH_DRAWS:
+                lost.setdefault(task, {})[level] = share
+    return lost
+
+
+def check_lengths(
+    mixture: Mixture, tokenizer: Tokenizer, longest: int
+) -> dict[str, dict[int, float]]:
+    """What `lost_shares` finds; ConfigError where a task loses more than MOST_LOST of its
+    documents, each level counted as often as it is drawn."""
+    lost = lost_shares(mixture, tokenizer, longest)
+    shares = {
+        task: sum(share * mixture.shares_of_levels(task)[level] for level, share in levels.items())
+        for task, levels in lost.items()
+    }
+    if worst := {task: share for task, share in shares.items() if share > MOST_LOST}:
+        named = ", ".join(f"{task} {100 * share:.0f} %" for task, share in worst.items())
+        raise ConfigError(
+            f"Documents of more than {longest} tokens are skipped, and of these tasks that is more "
+            f"than {100 * MOST_LOST:.0f} %: {named}. Raise `longest`, or leave out levels."
+        )
+    return lost
 
 
 def pack(documents: Iterator[Document], length: int, longest: int, pad_id: int) -> PackedBatch:

@@ -31,9 +31,11 @@ from ingle.errors import ConfigError
 from ingle.models import build_model, load_model
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
+from ingle.parallel.layout import Layout, Precision
+from ingle.parallel.shard import lay_out
 from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.prompt.tokenizer import Tokenizer
-from ingle.training.balance import update_router_biases
+from ingle.training.balance import Balance, update_router_biases
 from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from ingle.training.data import PAD, Mixture, PackedBatch, batch_at
 from ingle.training.loop import can_compile, write_tokenizer
@@ -43,7 +45,7 @@ from ingle.training.origin import origin_of
 from ingle.training.reinforcement.policy import Lesson, pack_lessons
 from ingle.training.reinforcement.rollout import Sampler
 from ingle.training.report.page import write_report
-from ingle.training.streams import Streams
+from ingle.training.streams import StepLoss, open_streams
 
 Way = Literal["forward", "on-policy"]
 
@@ -137,7 +139,8 @@ class DistillRun:
     """Everything that decides a run.
 
     model: the student's shape; parent: where it starts from. teacher: a folder with the same
-    tokenizer. prompts, group, limit: of a step's rollouts, on-policy.
+    tokenizer. prompts, group, limit: of a step's rollouts, on-policy. precision: of the student's
+    products in training (parallel/shard.py: lay_out).
     """
 
     name: str
@@ -161,6 +164,7 @@ class DistillRun:
     clip: float = 1.0
     bias_speed: float = 0.0
     save_every: int = 50
+    precision: Precision = "fp32"
 
     def learning_rate(self, step: int) -> float:
         """Factor on the peak rates at a step."""
@@ -169,20 +173,24 @@ class DistillRun:
 
 def train_distill(
     run: DistillRun, folder: Path, compiled: bool = True, stop_after: int | None = None,
-    processes: int | None = None,
+    processes: int | None = None, expert_parallel: int = 1,
 ) -> CausalLM:  # fmt: skip
     """Run, or go on with, a distillation in `folder`; returns the student.
 
-    Raises ConfigError where teacher and student do not read the same tokens.
+    Raises ConfigError where teacher and student do not read the same tokens. Started by torchrun,
+    the processes divide the student among them as in `loop.train`; each has a teacher of its own.
     """
     check_tokenizers(run.teacher, run.parent)
     model = build_model(run.model, run.seed).train()
     load_weights(run.parent, model)
-    optimizers = Optimizers(model, run.optim)
+    layout = lay_out(model, run.precision, expert_parallel)
+    optimizers = Optimizers(model, run.optim, layout)
     done = load_checkpoint(folder, model, optimizers)
     origin = origin_of(run, folder, done)
-    write_tokenizer(run, folder)
-    log = MetricsLog(folder, run, done)
+    if layout.leads:
+        write_tokenizer(run, folder)
+    layout.wait()
+    log = MetricsLog(folder, run, done) if layout.leads else None
     last = min(run.steps, stop_after or run.steps)
     algorithm = Distillation(
         run.way, run.teacher, run.mixture, run.seed, run.streams,
@@ -190,8 +198,8 @@ def train_distill(
     )  # fmt: skip
     count = processes or os.cpu_count() or 1
     compiled = compiled and can_compile()
-    with Streams(model, algorithm, run.streams, folder, compiled, count) as streams:
-        student = _Student(run, model, folder) if run.way == "on-policy" else None
+    with open_streams(layout, algorithm, run.streams, folder, compiled, count) as streams:
+        student = _Student(run, layout, folder) if run.way == "on-policy" else None
         for step in range(done, last):
             started = time.perf_counter()
             jobs: Sequence[Any] = [(step, stream) for stream in range(run.streams)]
@@ -200,27 +208,36 @@ def train_distill(
                     jobs = student.write(step)
             loss = streams.gradient(jobs)
             with streams.resting():
-                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip)
+                norm = layout.clip(run.clip)
                 optimizers.step(run.learning_rate(step))
             balance = update_router_biases(model, run.bias_speed)
-            seconds = time.perf_counter() - started
-            log.write({
-                "step": step, "divergence": round(loss.parts[0], 6), "grad_norm": float(norm),
-                "lr": run.learning_rate(step), "max_violation": balance.max_violation,
-                "dead_experts": balance.dead_experts, "trained_tokens": int(loss.counts[0]),
-                "seconds": round(seconds, 3),
-            })  # fmt: skip
-            log.show(
-                step,
-                f"{run.name} {step + 1}/{run.steps}  divergence "
-                f"{log.average(loss.parts[0]):.4f}  {loss.counts[0] / seconds:,.0f} tokens/s  "
-                f"{(run.steps - step - 1) * seconds / 60:.0f} min left",
-                every=20,
-            )
+            if log is not None:
+                _report(log, run, step, loss, norm, balance, started)
             if (step + 1) % run.save_every == 0 or step + 1 == last:
                 save_checkpoint(folder, model, optimizers, step + 1, origin)
-                write_report(folder)
-    return model.eval()
+                if layout.leads:
+                    write_report(folder)
+    return layout.assembled().eval()
+
+
+def _report(
+    log: MetricsLog, run: DistillRun, step: int, loss: StepLoss, norm: float, balance: Balance,
+    started: float,
+) -> None:  # fmt: skip
+    seconds = time.perf_counter() - started
+    log.write({
+        "step": step, "divergence": round(loss.parts[0], 6), "grad_norm": norm,
+        "lr": run.learning_rate(step), "max_violation": balance.max_violation,
+        "dead_experts": balance.dead_experts, "trained_tokens": int(loss.counts[0]),
+        "seconds": round(seconds, 3),
+    })  # fmt: skip
+    log.show(
+        step,
+        f"{run.name} {step + 1}/{run.steps}  divergence "
+        f"{log.average(loss.parts[0]):.4f}  {loss.counts[0] / seconds:,.0f} tokens/s  "
+        f"{(run.steps - step - 1) * seconds / 60:.0f} min left",
+        every=20,
+    )
 
 
 def check_tokenizers(teacher: Path, student: Path) -> None:
@@ -238,14 +255,15 @@ def check_tokenizers(teacher: Path, student: Path) -> None:
 class _Student:
     """Writes the text of a step, on-policy."""
 
-    def __init__(self, run: DistillRun, model: CausalLM, folder: Path) -> None:
-        self.run, self.tokenizer = run, Tokenizer.load(folder)
+    def __init__(self, run: DistillRun, layout: Layout, folder: Path) -> None:
+        self.run, self.layout, self.tokenizer = run, layout, Tokenizer.load(folder)
         eos = (self.tokenizer.eos_id,)
         width = run.prompts * run.group
-        self.sampler = Sampler(model, width, run.limit, run.longest, eos)
+        self.sampler = Sampler(layout.assembled(), width, run.limit, run.longest, eos)
 
     def write(self, step: int) -> list[Any]:
-        """Packed rollouts for each stream; a pure function of seed and step."""
+        """Packed rollouts for each stream; a pure function of seed and step. Of many processes each
+        writes its share."""
         run, rng = self.run, random.Random(f"{self.run.seed}:{step}")
         prompts: list[list[int]] = []
         while len(prompts) < run.prompts:
@@ -254,11 +272,13 @@ class _Student:
             if len(prompt) <= run.longest:
                 prompts.append(prompt)
         seeds = [[rng.getrandbits(63) for _ in range(run.group)] for _ in prompts]
-        found_P_G = self.sampler.sample(prompts, seeds, SamplingParams())
-        lessons = [
-            Lesson(prompt, one.tokens, one.logprobs, 0.0, 0.0)
+        self.layout.assembled()  # refreshes the model that the sampler has
+        prompts = self.layout.mine(prompts)
+        found_P_G = self.sampler.sample(prompts, self.layout.mine(seeds), SamplingParams())
+        groups = [
+            [Lesson(prompt, one.tokens, one.logprobs, 0.0, 0.0) for one in group]
             for prompt, group in zip(prompts, found_P_G, strict=True)
-            for one in group
         ]
+        lessons = [lesson for group in self.layout.exchange(groups) for lesson in group]
         length = run.batch_tokens // run.streams
         return pack_lessons(lessons, length, run.streams, self.tokenizer.special(PAD))

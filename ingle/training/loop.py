@@ -9,11 +9,11 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
 from ingle.models import build_model
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
+from ingle.parallel.layout import Precision
+from ingle.parallel.shard import lay_out
 from ingle.tasks import SHIPPED, TRAINED
 from ingle.training.balance import Balance, update_router_biases
 from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -23,7 +23,7 @@ from ingle.training.next_token import NextToken
 from ingle.training.optim import OptimConfig, Optimizers, rate_factor
 from ingle.training.origin import Traced, origin_of
 from ingle.training.report.page import write_report
-from ingle.training.streams import StepLoss, Streams
+from ingle.training.streams import StepLoss, open_streams
 from ingle.training.tokenizer import build_tokenizer
 
 
@@ -33,7 +33,8 @@ class Run:
 
     schedule: linear warm-up over `warmup` steps, constant, then linear decay to zero over the last
     `decay` share of the steps (warmup-stable-decay). `bias_freeze`: share of the steps at the end
-    in which router biases rest. `parent`: folder whose weights the run starts from.
+    in which router biases rest. `parent`: folder whose weights the run starts from. `precision`:
+    of products (parallel/shard.py: lay_out); bf16 is for runs started by torchrun.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Run:
     bias_freeze: float = 0.0
     parent: Path | None = None
     save_every: int = 200
+    precision: Precision = "fp32"
 
     def learning_rate(self, step: int) -> float:
         """Factor on the peak rates at a step."""
@@ -73,39 +75,45 @@ class Run:
 
 def train(
     run: Run, folder: Path, compiled: bool = True, stop_after: int | None = None,
-    processes: int | None = None,
+    processes: int | None = None, expert_parallel: int = 1,
 ) -> CausalLM:  # fmt: skip
     """Run, or go on with, a training run in `folder`; returns the trained model.
 
     Leaves a model folder that serves as it is, with a statement of where it comes from
     (`provenance.json`, `bom.cdx.json`), `metrics.jsonl` and `report.html`. stop_after ends this
     call at that step, to be continued by the next. processes: how many compute gradients (default:
-    one a core, at most one a stream of the run).
+    one a core, at most one a stream of the run). Started by torchrun, the processes it made do that
+    instead, each with its part of the weights; expert_parallel: how many of them share experts.
     """
     model = build_model(run.model, run.seed, kernels="reference").train()
     if run.parent is not None:
         load_weights(run.parent, model)
-    optimizers = Optimizers(model, run.optim)
+    layout = lay_out(model, run.precision, expert_parallel)
+    optimizers = Optimizers(model, run.optim, layout)
     done = load_checkpoint(folder, model, optimizers)
     origin = origin_of(run, folder, done)
-    write_tokenizer(run, folder)
+    if layout.leads:
+        write_tokenizer(run, folder)
+    layout.wait()
     compiled = compiled and can_compile()
-    log = MetricsLog(folder, run, done)
+    log = MetricsLog(folder, run, done) if layout.leads else None
     last = min(run.steps, stop_after or run.steps)
     algorithm, processes = run.algorithm(), processes or os.cpu_count() or 1
-    with Streams(model, algorithm, run.streams, folder, compiled, processes) as streams:
+    with open_streams(layout, algorithm, run.streams, folder, compiled, processes) as streams:
         for step in range(done, last):
             started = time.perf_counter()
             loss = streams.gradient([(step, stream) for stream in range(run.streams)])
             with streams.resting():
-                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip)
+                norm = layout.clip(run.clip)
                 optimizers.step(run.learning_rate(step))
             balance = update_router_biases(model, run.bias_speed_at(step))
-            _report(log, run, step, loss, float(norm), balance, started)
+            if log is not None:
+                _report(log, run, step, loss, norm, balance, started)
             if (step + 1) % run.save_every == 0 or step + 1 == last:
                 save_checkpoint(folder, model, optimizers, step + 1, origin)
-                write_report(folder)
-    return model.eval()
+                if layout.leads:
+                    write_report(folder)
+    return layout.assembled().eval()
 
 
 def write_tokenizer(run: Traced, folder: Path) -> None:

@@ -11,7 +11,10 @@ from collections import defaultdict
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+from ingle.models.causal_lm import CausalLM
+from ingle.parallel.layout import Layout
 
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
@@ -33,13 +36,17 @@ def orthogonalise(matrices_nRC: Tensor, steps: int = 5) -> Tensor:
 class Muon(torch.optim.Optimizer):
     """Each parameter is a matrix or a stack of them; `split` matrices lie stacked in its rows.
 
-    An update is lr * sqrt(max(1, rows / columns)) * orthogonalised Nesterov momentum.
+    An update is lr * sqrt(max(1, rows / columns)) * orthogonalised Nesterov momentum. Of a matrix
+    whose rows lie in several processes each of them orthogonalises the whole and keeps its rows:
+    `layout` says how to get there by a parameter's name, and `names` holds those.
     """
 
     def __init__(
-        self, groups: list[dict], lr: float, momentum: float = 0.95, weight_decay: float = 0.0
-    ) -> None:
+        self, groups: list[dict], lr: float, momentum: float = 0.95, weight_decay: float = 0.0,
+        layout: Layout | None = None, names: dict[Tensor, str] | None = None,
+    ) -> None:  # fmt: skip
         super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
+        self.layout, self.names = layout, names or {}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -54,14 +61,20 @@ class Muon(torch.optim.Optimizer):
                 momentum = state["momentum"]
                 momentum.lerp_(p.grad, 1 - group["momentum"])
                 nesterov = p.grad.lerp(momentum, group["momentum"])
-                rows, columns = p.shape[-2] // group["split"], p.shape[-1]
-                by_shape[rows, columns].append((p, nesterov.reshape(-1, rows, columns), group))
+                if self.layout is not None:
+                    nesterov = self.layout.matrices(self.names[p], nesterov)
+                rows, columns = nesterov.shape[-2] // group["split"], nesterov.shape[-1]
+                count = nesterov.numel() // (rows * columns)  # of a stack none may be here
+                by_shape[rows, columns].append((p, nesterov.reshape(count, rows, columns), group))
         for (rows, columns), entries in by_shape.items():
             updates = orthogonalise(torch.cat([update for _, update, _ in entries]))
             scale = max(1.0, rows / columns) ** 0.5
             for (p, _, group), update in zip(
                 entries, updates.split([len(u) for _, u, _ in entries]), strict=True
             ):
+                if self.layout is not None:
+                    whole = update.reshape(-1, columns) if p.dim() == 2 else update
+                    update = self.layout.part_of_matrices(self.names[p], whole)
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update.reshape(p.shape), alpha=-group["lr"] * scale)
 
@@ -89,12 +102,17 @@ def rate_factor(step: int, steps: int, warmup: int, decay: float) -> float:
 
 
 class Optimizers:
-    """Both optimisers behind one `step`; state is saved and restored as plain tensors."""
+    """Both optimisers behind one `step`; state is saved and restored as plain tensors.
 
-    def __init__(self, model: nn.Module, config: OptimConfig) -> None:
-        self.config = config
+    layout: which part of the model this process updates (default: all of it).
+    """
+
+    def __init__(self, model: CausalLM, config: OptimConfig, layout: Layout | None = None) -> None:
+        self.config, self.layout = config, layout or Layout(model)
+        parameters = self.layout.parameters()
+        self._names: dict[Tensor, str] = {p: name for name, p in parameters.items()}
         matrices, stacks, rest = [], [], []
-        for name, p in model.named_parameters():
+        for name, p in parameters.items():
             if not config.muon:
                 rest.append(p)
             elif name.endswith("experts.gate_up_proj"):
@@ -106,11 +124,12 @@ class Optimizers:
             else:
                 rest.append(p)
         groups = [{"params": matrices, "split": 1}, {"params": stacks, "split": 2}]
-        self.muon = Muon(groups, config.muon_lr, config.momentum, config.weight_decay)
+        self.muon = Muon(
+            groups, config.muon_lr, config.momentum, config.weight_decay, self.layout, self._names
+        )
         self.adam = torch.optim.AdamW(
             rest, config.adam_lr, config.betas, eps=1e-10, weight_decay=0.0, foreach=True
         )
-        self._names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
 
     def step(self, scale: float) -> None:
         """One update with learning rates multiplied by `scale`; gradients are cleared."""
@@ -121,19 +140,21 @@ class Optimizers:
             optimizer.zero_grad(set_to_none=True)
 
     def state_tensors(self) -> dict[str, Tensor]:
-        """Every state tensor under `<parameter>/<field>`."""
+        """Every state tensor, whole, under `<parameter>/<field>`; collective (layout.py)."""
         return {
-            f"{self._names[p]}/{field}": value
+            f"{(name := self._names[p])}/{field}":
+                self.layout.whole(name, value) if value.dim() else value
             for optimizer in (self.muon, self.adam)
             for p, state in optimizer.state.items()
             for field, value in state.items()
-        }
+        }  # fmt: skip
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state_tensors` gave."""
+        """Put back what `state_tensors` gave, in any number of processes."""
         by_name = {name: p for p, name in self._names.items()}
         for key, value in tensors.items():
             name, field = key.rsplit("/", 1)
             p = by_name[name]
             owner = self.muon if field == "momentum" else self.adam
-            owner.state[p][field] = value.clone()
+            part = self.layout.part(name, value) if value.dim() else value
+            owner.state[p][field] = part.clone()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from ingle.errors import ConfigError
 from ingle.models.read import read_config
-from ingle.tasks import ALL_TASKS
+from ingle.tasks import ALL_TASKS, TRAINED
 from ingle.training.data import Mixture
 from ingle.training.distill import DistillRun, Way
 from ingle.training.loop import Run
@@ -33,6 +33,11 @@ TASK_WEIGHTS = {
     "chat": 0.3,
 }
 
+# The next reasoner's: searches are the longest traces, small talk is one sentence.
+TRAINED_WEIGHTS = {task: 1.0 for task in TRAINED} | {
+    "countdown": 2.0, "countdown4": 3.0, "small_talk": 0.3,
+}  # fmt: skip
+
 # What reinforcement learning asks: the tasks with levels beyond the trained ones.
 HARD_TASKS = ("sums", "products", "gcd", "base_conversion", "sorting", "countdown")
 HARD_LEVELS = (4, 5)
@@ -53,40 +58,76 @@ _STAGES = {
     "tiny": Stage(1250, 3000, OptimConfig(muon_lr=0.01, adam_lr=2e-3)),
 }
 
+_LONGEST = {"shipped": 512, "trained": 640}  # tokens of a document
 
-def pretrain_run(preset: str, steps: int | None = None, seed: int = 0) -> Run:
-    """Worked examples as plain text, loss on every token, constant rate after the warm-up."""
+
+def pretrain_run(
+    preset: str, steps: int | None = None, seed: int = 0, tasks: str = "shipped"
+) -> Run:
+    """Worked examples as plain text, loss on every token, constant rate after the warm-up.
+
+    tasks: "shipped" or "trained", see `mixture_of_stage`.
+    """
     config = model_preset(preset)
     stage = _STAGES[preset]
     return Run(
-        name=f"{preset}-pretrain", model=config, mixture=Mixture(TASK_WEIGHTS, chat=False),
+        name=stage_name(preset, "pretrain", tasks), model=config,
+        mixture=mixture_of_stage(tasks, chat=False), longest=_LONGEST[tasks],
         steps=steps or stage.pretrain_steps, optim=stage.optim, seed=seed,
         warmup=50, mtp_weight=0.3,
     )  # fmt: skip
 
 
-def sft_run(preset: str, parent: Path, steps: int | None = None, seed: int = 1) -> Run:
+def sft_run(
+    preset: str, parent: Path, steps: int | None = None, seed: int = 1, tasks: str = "shipped"
+) -> Run:
     """Chats in the serving format, loss on the last answer, rate decaying to zero throughout.
 
-    The long decay is where accuracy comes from: see docs/log.md.
+    The long decay is where accuracy comes from: see docs/log.md. tasks: as of `pretrain_run`.
     """
     config = model_preset(preset)
     stage = _STAGES[preset]
     return Run(
-        name=f"{preset}-sft", model=config, mixture=Mixture(TASK_WEIGHTS, chat=True, history=0.08),
+        name=stage_name(preset, "sft", tasks), model=config,
+        mixture=mixture_of_stage(tasks, chat=True), longest=_LONGEST[tasks],
         steps=steps or stage.sft_steps, optim=stage.optim, seed=seed, parent=parent,
         warmup=20, decay=0.9, mtp_weight=0.2, bias_freeze=0.1,
     )  # fmt: skip
 
 
-def edge_run(parent: Path, steps: int = 150, seed: int = 2, harder: float = 0.1) -> Run:
+def stage_name(preset: str, stage: str, tasks: str = "shipped") -> str:
+    """What a stage's run and, in out/, its folder are called."""
+    return f"{preset}-{stage}" if tasks == "shipped" else f"{preset}-{tasks}-{stage}"
+
+
+def mixture_of_stage(tasks: str, chat: bool) -> Mixture:
+    """What a stage from nothing learns from; ConfigError for a name that is none.
+
+    shipped: the tasks of the reasoner that ships, on trained levels only. trained: all tasks that
+    are ever trained, with a hundredth from the levels beyond, so that reinforcement learning finds
+    something to begin with there, some traces that check themselves or mend a slip, and, of short
+    answers in chats, 15 % without a thought, so that thinking can be turned off.
+    """
+    history = 0.08 if chat else 0.0
+    if tasks == "shipped":
+        return Mixture(TASK_WEIGHTS, chat, history)
+    if tasks == "trained":
+        no_think = 0.15 if chat else 0.0
+        return Mixture(TRAINED_WEIGHTS, chat, history, harder=0.01, varied=True, no_think=no_think)
+    raise ConfigError(f"No tasks {tasks!r}; choose from {', '.join(_LONGEST)}.")
+
+
+def edge_run(
+    parent: Path, steps: int = 150, seed: int = 2, harder: float = 0.1, hasty: float = 0.0
+) -> Run:
     """A cold start for reinforcement learning: fine-tuning goes on with some of the harder levels.
 
     Without any the model is never right there, and a group that is never right teaches nothing.
+    hasty: share of answers without a thought, as a model that has read all kinds of text has them.
     """
     return Run(
         name="edge", model=read_config(parent), parent=parent,
-        mixture=Mixture(TASK_WEIGHTS, chat=True, history=0.08, harder=harder),
+        mixture=Mixture(TASK_WEIGHTS, chat=True, history=0.08, harder=harder, hasty=hasty),
         steps=steps, optim=OptimConfig(muon_lr=0.004, adam_lr=6e-4), seed=seed, longest=640,
         warmup=10, decay=0.9, mtp_weight=0.2, bias_speed=0.0,
     )  # fmt: skip

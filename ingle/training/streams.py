@@ -7,7 +7,8 @@ refuses. Every helper leaves its gradient in shared memory and the parent adds t
 the streams. Losses are normalised over the *whole* step, so the gradient does not depend on how a
 step is cut.
 
-Nothing here knows what is learned: that is an `Algorithm` (next_token.py, policy.py, ...).
+Nothing here knows what is learned: that is an `Algorithm` (next_token.py, policy.py, ...). The same
+object for processes that torchrun started is in parallel/gradient.py.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 import torch.multiprocessing as mp
@@ -26,21 +27,14 @@ from torch import Tensor
 from ingle.kernels import cpu
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
+from ingle.parallel.algorithm import Algorithm, Gradients, StepLoss
+from ingle.parallel.gradient import ShardedStreams
+from ingle.parallel.layout import Layout
+from ingle.parallel.shard import Sharded
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import expert_loads, router_biases
 
-
-class Algorithm(Protocol):
-    """What a step minimises. It is sent to every process, so it holds plain values only."""
-
-    def batches(self, job: Any, tokenizer: Tokenizer) -> list[Any]:
-        """The packed batches of one stream, from what the parent says of it (picklable)."""
-
-    def counts(self, batch: Any) -> Tensor:
-        """What the step's sums are divided by, [C]; added up over all its batches."""
-
-    def loss(self, model: CausalLM, batch: Any, counts: Tensor) -> tuple[Tensor, Tensor]:
-        """A batch's share of the step's loss, and of the numbers to log, [P] without gradient."""
+__all__ = ["Algorithm", "Gradients", "StepLoss", "Streams", "open_streams", "use_threads"]
 
 
 def use_threads(count: int) -> None:
@@ -49,12 +43,15 @@ def use_threads(count: int) -> None:
     cpu.set_threads(count)
 
 
-@dataclass(frozen=True)
-class StepLoss:
-    """Of a whole step: the numbers its algorithm logs, and its counts."""
-
-    parts: list[float]
-    counts: list[float]
+def open_streams(
+    layout: Layout, algorithm: Algorithm, streams: int, tokenizer_folder: Path, compiled: bool,
+    processes: int,
+) -> Gradients:  # fmt: skip
+    """What computes a step's gradient: `Streams` for a whole model, else the processes that share
+    it, eagerly and each with one process of its own."""
+    if isinstance(layout, Sharded):
+        return ShardedStreams(layout, algorithm, streams, tokenizer_folder)
+    return Streams(layout.model, algorithm, streams, tokenizer_folder, compiled, processes)
 
 
 class Streams:

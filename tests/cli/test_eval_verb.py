@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from ingle.cli.evaluate import _folded, _tasks
+from ingle.cli.evaluate import _tasks
+from ingle.cli.evaluation import render_mistakes
 from ingle.cli.main import main
-from ingle.tasks import TASKS, TRANSFER
+from ingle.models import build_model, read_config, save_model
+from ingle.tasks import TASKS, TRANSFER, Problem
+from ingle.training.data import Mixture
+from ingle.training.loop import Run
+from ingle.training.metrics import MetricsLog
+from ingle.training.origin import origin_of
+from ingle.training.report.record import folded
+from ingle.training.tokenizer import build_tokenizer
 
 QUICK = ["-n", "4", "--task", "sums", "--max-tokens", "4"]
 
@@ -36,7 +46,7 @@ def test_json_holds_every_measure_and_is_repeatable(model_folder, capsys) -> Non
     assert code == 0
     found, again = json.loads(out), json.loads(run(capsys, *options)[1])
     assert found["asked"] == {
-        "samples": 5, "temperature": 1.0, "max_tokens": 4, "system": None
+        "samples": 5, "temperature": 1.0, "max_tokens": 4, "system": None, "thinking": True
     }  # fmt: skip
     sums = found["tasks"]["sums"]
     assert (sums["n"], sums["samples"]) == (4, 5)
@@ -83,9 +93,73 @@ def test_the_verb_runs_sealed(model_folder, beans) -> None:
     assert "Not sealed" not in done.stderr
 
 
+@pytest.fixture
+def run_folder(model_folder, tmp_path) -> Path:
+    """A copy of the model that a run of one step has left, with another model as its parent."""
+    parent, config = tmp_path / "parent", read_config(model_folder)
+    save_model(build_model(config, seed=5), parent, torch.float32)
+    build_tokenizer(parent)
+    folder = tmp_path / "child"
+    shutil.copytree(model_folder, folder)
+    mixture = Mixture({"sums": 1.0}, chat=True)
+    stage = Run("child", config, mixture, steps=1, parent=parent)
+    MetricsLog(folder, stage, 0).write({"step": 0, "loss": 1.0, "seconds": 1.0})
+    origin_of(stage, folder, 0).write(folder, 1)
+    return folder
+
+
+def test_against_the_parent_both_are_asked_the_same(run_folder, capsys) -> None:
+    code, out, _ = run(capsys, str(run_folder), *QUICK, "--against", "parent", "--json")
+    found = json.loads(out)
+    assert code == 0 and set(found) == {"before", "after", "change"}
+    before, after = found["before"], found["after"]
+    assert (before["model"], after["model"]) == ("parent", "child")
+    assert before["sha256"] != after["sha256"] and before["asked"] == after["asked"]
+    assert found["change"]["tasks"]["sums"]["pass@1"]["value"] == 0.0  # both know nothing
+    assert not (run_folder / "evaluation.json").exists()
+    twice = json.loads(run(capsys, str(run_folder), *QUICK, "--json")[1])
+    assert twice["tasks"] == after["tasks"]  # alone it is asked the same, too
+    code, out, _ = run(capsys, str(run_folder), *QUICK, "--against", str(run_folder / "../parent"))
+    head, row, *_ = out.splitlines()
+    assert head.split()[:2] == ["pass@1", "before"] and row.split()[0] == "sums"
+    assert "before: parent" in out and "every problem was put to both" in out
+
+
+def test_what_is_recorded_lies_in_the_folder(run_folder, capsys) -> None:
+    options = [str(run_folder), *QUICK, "--against", "parent", "--record"]
+    code, out, _ = run(capsys, *options)
+    assert code == 0 and "evaluation.json, README.md, report.html" in out
+    kept = json.loads((run_folder / "evaluation.json").read_text("utf-8"))
+    assert kept["before"]["model"] == "parent" and kept["after"]["asked"]["thinking"]
+    assert "Before and after" in (run_folder / "report.html").read_text("utf-8")
+    assert "the model it started from" in (run_folder / "README.md").read_text("utf-8")
+    assert str(run_folder.parent) not in json.dumps(kept)
+
+
+def test_thinking_can_be_off(model_folder, capsys) -> None:
+    found = json.loads(run(capsys, str(model_folder), *QUICK, "--no-think", "--json")[1])
+    assert found["asked"]["thinking"] is False
+    thought = json.loads(run(capsys, str(model_folder), *QUICK, "--json", "--mistakes", "1")[1])
+    alone = run(capsys, str(model_folder), *QUICK, "--no-think", "--json", "--mistakes", "1")[1]
+    assert thought["mistakes"] != json.loads(alone)["mistakes"]
+
+
+def test_a_model_cannot_write_on_the_terminal() -> None:
+    problem = Problem("set", 1, "say \x1b]0;q\x07", "", "1", "set:1", {"number": 1})
+    shown = render_mistakes([(problem, "a\x1b[2J\r\nb\u202e", "No.\x9b")])
+    assert not any(not char.isprintable() and char != "\n" for char in shown)
+    assert "a\\u{1b}[2J\\u{d}\nb\\u{202e}" in shown and "Gold: 1" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["--record"], "name that folder as MODEL"),
+        (["/nowhere", "--record"], "name that folder as MODEL"),
+        (["--endpoint", "http://h/v1", "--endpoint-model", "x", "--record"], "name that folder"),
+        (["--endpoint", "http://h/v1", "--endpoint-model", "x", "--against", "y"], "--endpoint is"),
+        (["--against", "parent"], "does not say which model it started from"),
+        (["--against", "/nowhere"], "/nowhere"),
         (["--task", "alchemy"], "No task 'alchemy'"),
         (["-n", "0"], "n must be at least 1"),
         (["--levels", "1,9"], "--levels takes"),
@@ -116,5 +190,5 @@ def test_groups_of_tasks_are_names_too() -> None:
 
 def test_only_lists_of_numbers_are_folded() -> None:
     value = {"a": [1, -2.5e-7], "b": ["[\n1\n]", "x, y"], "c": [], "d": [[1, 2], [3]], "e": [None]}
-    assert json.loads(_folded(json.dumps(value, indent=2))) == value
-    assert '"a": [ 1, -2.5e-07 ]' in _folded(json.dumps(value, indent=2))
+    assert json.loads(folded(value)) == value
+    assert '"a": [ 1, -2.5e-07 ]' in folded(value)

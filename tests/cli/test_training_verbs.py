@@ -104,3 +104,19 @@ def test_distilling_by_traces_and_by_probabilities(nano: Path, tmp_path: Path) -
     assert abs(json.loads(line)["divergence"]) < 1e-5  # it is its own teacher
     statement = (tmp_path / "d" / "provenance.json").read_text("utf-8")
     assert "teacher/model.safetensors" in statement
+
+
+@pytest.mark.slow
+def test_a_preset_learns_the_tasks_it_is_told_to(tmp_path: Path) -> None:
+    words = ["train", "nano", "--tasks", "trained", "--steps", "1", "--no-compile", "--json"]
+    out, err = ingle(*words, "--out", str(tmp_path / "p"))
+    assert json.loads(out)["run"] == "nano-trained-pretrain"
+    assert "Documents of more than 640 tokens are skipped: sorting level 5" in err
+    words = ["sft", "nano", "--tasks", "trained", "--steps", "1", "--no-compile", "--json"]
+    out, _ = ingle(*words, "--parent", str(tmp_path / "p"), "--out", str(tmp_path / "s"))
+    assert json.loads(out)["run"] == "nano-trained-sft"
+    head = json.loads((tmp_path / "s" / "metrics.jsonl").read_text("utf-8").splitlines()[0])
+    mixture = head["config"]["mixture"]
+    assert mixture["no_think"] == 0.15 and mixture["weights"]["countdown4"] == 3.0
+    _, err = ingle("sft", str(tmp_path / "p"), "--data", "x.jsonl", "--tasks", "trained", code=2)
+    assert "belong to a preset" in err

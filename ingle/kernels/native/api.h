@@ -177,6 +177,7 @@ struct DecoderArgs {
   index_t table_rows;
   void* cache;
   index_t cache_layer_bytes, cache_bf16, cache_pages, page_tokens;
+  uint8_t* chosen;  // experts of each row, a mixture layer after the other, or null
 };
 
 INGLE_API int ingle_linear(const LinearArgs*);

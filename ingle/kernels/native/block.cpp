@@ -14,6 +14,7 @@ namespace {
 
 constexpr int CHUNK = 1024;    // summed values per pass: 4 rows of weights stay in the first cache
 constexpr int DOT_ROWS = MANY_REGISTERS ? 6 : 3;
+constexpr int AXPY_ROWS = 6;   // with two vectors a row: 12 sums, 2 vectors and a factor fit 16 registers
 constexpr int WIDEN_FROM = 4;  // rows from which bf16 weights are widened once, not once per tile
 
 // y[r][c] (+)= sum_i x[r][i] * w[c][i], R x C results held in registers.
@@ -114,14 +115,14 @@ inline void axpy_tile(const float* p, Steps at, const T* b, index_t ldb, int inn
     UNROLL
     for (int v = 0; v < V; v++) acc[r][v] = add ? load(y + r * ldy + v * VEC) : vf{};
   for (int t = 0; t < inner; t++) {
-    vf a[R];
+    vf x[V];
     UNROLL
-    for (int r = 0; r < R; r++) a[r] = splat(p[r * at.row + t * at.sum]);
+    for (int v = 0; v < V; v++) x[v] = load(b + t * ldb + v * VEC);
     UNROLL
-    for (int v = 0; v < V; v++) {
-      vf x = load(b + t * ldb + v * VEC);
+    for (int r = 0; r < R; r++) {
+      vf a = splat(p[r * at.row + t * at.sum]);
       UNROLL
-      for (int r = 0; r < R; r++) acc[r][v] = fma(a[r], x, acc[r][v]);
+      for (int v = 0; v < V; v++) acc[r][v] = fma(a, x[v], acc[r][v]);
     }
   }
   UNROLL
@@ -141,7 +142,7 @@ inline void axpy_part(const float* p, index_t next, const T* b, index_t ldb, int
 template <int R, class T>
 void axpy_rows(const float* p, Steps at, const T* b, index_t ldb, int inner, int cols, float* y,
                index_t ldy, bool add) {
-  constexpr int V = R == 1 ? 8 : R == 4 && !MANY_REGISTERS ? 2 : 4;
+  constexpr int V = R == 1 ? 8 : R >= 4 && !MANY_REGISTERS ? 2 : 4;
   int c = 0;
   for (; c + V * VEC <= cols; c += V * VEC)
     axpy_tile<R, V>(p, at, b + c, ldb, inner, y + c, ldy, add);
@@ -154,14 +155,16 @@ template <class T>
 void axpy_all(const float* p, Steps at, index_t rows, const T* b, index_t ldb, int inner, int cols,
               float* y, index_t ldy, bool add) {
   index_t r = 0;
-  for (; r + 4 <= rows; r += 4)
-    axpy_rows<4>(p + r * at.row, at, b, ldb, inner, cols, y + r * ldy, ldy, add);
+  for (; r + AXPY_ROWS <= rows; r += AXPY_ROWS)
+    axpy_rows<AXPY_ROWS>(p + r * at.row, at, b, ldb, inner, cols, y + r * ldy, ldy, add);
   p += r * at.row;
   y += r * ldy;
   switch (rows - r) {
     case 1: axpy_rows<1>(p, at, b, ldb, inner, cols, y, ldy, add); break;
     case 2: axpy_rows<2>(p, at, b, ldb, inner, cols, y, ldy, add); break;
     case 3: axpy_rows<3>(p, at, b, ldb, inner, cols, y, ldy, add); break;
+    case 4: axpy_rows<4>(p, at, b, ldb, inner, cols, y, ldy, add); break;
+    case 5: axpy_rows<5>(p, at, b, ldb, inner, cols, y, ldy, add); break;
   }
 }
 

@@ -3,6 +3,7 @@
 // A layer is some fifteen kernels. Called one by one from Python they cost more than a small model
 // computes, so the whole stack is run here. Every kernel gets the operands it would get there, so
 // the results are equal to the last bit.
+#include <algorithm>
 #include <vector>
 
 #include "api.h"
@@ -136,6 +137,7 @@ INGLE_API int ingle_decoder(const DecoderArgs* a) {
   return guarded([&] {
     const Shape& s = *a->shape;
     Room room(*a, s);
+    uint8_t* chosen = a->chosen;
     for (index_t i = 0; i < a->layers; i++) {
       const Layer& l = a->weights[i];
       norm(a->x, a->rows, s.width, l.input_norm, s.eps, room.normed);
@@ -143,6 +145,7 @@ INGLE_API int ingle_decoder(const DecoderArgs* a) {
       add(a->x, room.attended, a->rows * s.width);
       norm(a->x, a->rows, s.width, l.post_norm, s.eps, room.normed);
       if (int status = feed_forward(*a, s, l, room)) return status;
+      if (chosen && l.router.data) chosen = std::copy(room.ids.begin(), room.ids.end(), chosen);
       add(a->x, room.fed, a->rows * s.width);
     }
     return int(OK);

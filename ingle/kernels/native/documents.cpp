@@ -13,7 +13,7 @@
 
 namespace {
 
-constexpr int QUERIES = 32;  // queries per pass: with all their keys they stay in the second cache
+constexpr int QUERIES = 24;  // per pass, whole blocks of rows: with all their keys they stay in the second cache
 
 struct Document {
   index_t begin, end;
@@ -40,36 +40,52 @@ double work_of(const std::vector<Document>& documents, index_t heads, index_t wi
   return work * double(heads * width);
 }
 
-// to[c][r] = from[r][c], in squares that stay in the first cache.
+// to[c][r] = from[r][c], in squares that stay in registers where the target has them.
 void transpose(const float* from, index_t ldf, index_t rows, index_t cols, float* to, index_t ldt) {
-  constexpr index_t SIDE = 16;
-  for (index_t r0 = 0; r0 < rows; r0 += SIDE)
-    for (index_t c0 = 0; c0 < cols; c0 += SIDE)
-      for (index_t r = r0; r < std::min(rows, r0 + SIDE); r++)
-        for (index_t c = c0; c < std::min(cols, c0 + SIDE); c++) to[c * ldt + r] = from[r * ldf + c];
+  index_t whole = rows / 4 * 4;
+  for (index_t c = 0; c < cols; c += 4)
+    for (index_t r = 0; r < rows; r += 4) {
+      const float* f = from + r * ldf + c;
+      float* t = to + c * ldt + r;
+      if (r < whole && c + 4 <= cols) {
+        transpose4(f, ldf, t, ldt);
+      } else {
+        for (index_t i = 0; i < std::min<index_t>(4, rows - r); i++)
+          for (index_t j = 0; j < std::min<index_t>(4, cols - c); j++) t[j * ldt + i] = f[i * ldf + j];
+      }
+    }
 }
 
-// One row of raw scores to weights: `seen` keys count, the rest up to `keys` weigh nothing.
-// Returns log(sum(exp(score))).
-float softmax(float* scores, index_t seen, index_t keys, float scale) {
-  index_t padded = whole_vectors(seen);
-  for (index_t i = seen; i < padded; i++) scores[i] = -INFINITY;
-  vf top = splat(-INFINITY), total = {};
-  for (index_t i = 0; i < padded; i += VEC) {
-    vf s = load(scores + i) * scale;
-    store(scores + i, s);
-    top = max(s, top);
-  }
-  float best = largest(top);
-  for (index_t i = 0; i < padded; i += VEC) {
-    vf w = exp(load(scores + i) - best);
+// The lanes of the last vector of `seen` keys that count.
+vi counted(index_t seen) {
+  vi lane;
+  for (int i = 0; i < VEC; i++) lane[i] = i;
+  return lane < vi{} + int((seen - 1) % VEC + 1);
+}
+
+// Of a row of weights before they are divided: log(sum(exp(scale * score))), and what to multiply by
+// to make them sum to 1.
+struct Sums {
+  float log, factor;
+};
+
+// One row of raw scores to exp(scale * (score - best)): `seen` keys count, the rest up to `keys` weigh
+// nothing.
+Sums softmax(float* scores, index_t seen, index_t keys, float scale) {
+  index_t last = whole_vectors(seen) - VEC;
+  vi counts = counted(seen);
+  store(scores + last, select(counts, load(scores + last), splat(-INFINITY)));
+  vf top = load(scores + last), total = {};
+  for (index_t i = 0; i < last; i += VEC) top = max(load(scores + i), top);
+  vf best = splat(largest(top) * scale);
+  for (index_t i = 0; i <= last; i += VEC) {
+    vf w = exp_below(load(scores + i) * scale - best);
     store(scores + i, w);
     total += w;
   }
+  for (index_t i = last + VEC; i < keys; i++) scores[i] = 0.0f;
   float whole = sum(total);
-  for (index_t i = 0; i < padded; i += VEC) store(scores + i, load(scores + i) / whole);
-  for (index_t i = padded; i < keys; i++) scores[i] = 0.0f;
-  return best + std::log(whole);
+  return {best[0] + std::log(whole), 1.0f / whole};
 }
 
 void attend(const DocumentsArgs& a, const Document& d, index_t head, float* scratch) {
@@ -82,28 +98,36 @@ void attend(const DocumentsArgs& a, const Document& d, index_t head, float* scra
   transpose(k, step, length, a.width, k_t, ld);
   for (index_t r0 = 0; r0 < length; r0 += QUERIES) {
     index_t rows = std::min<index_t>(QUERIES, length - r0), keys = r0 + rows;
+    float* y = a.y + (d.begin + r0) * out + head * a.value;
+    float factors[QUERIES];
     axpy_block(q + r0 * step, step, rows, k_t, ld, int(a.width), int(whole_vectors(keys)), scores, ld, false);
-    for (index_t r = 0; r < rows; r++)
-      a.log_sum[(d.begin + r0 + r) * a.heads + head] = softmax(scores + r * ld, r0 + r + 1, keys, float(a.scale));
-    axpy_block(scores, ld, rows, v, out, int(keys), int(a.value),
-               a.y + (d.begin + r0) * out + head * a.value, out, false);
+    for (index_t r = 0; r < rows; r++) {
+      Sums sums = softmax(scores + r * ld, r0 + r + 1, keys, float(a.scale));
+      a.log_sum[(d.begin + r0 + r) * a.heads + head] = sums.log;
+      factors[r] = sums.factor;
+    }
+    axpy_block(scores, ld, rows, v, out, int(keys), int(a.value), y, out, false);
+    for (index_t r = 0; r < rows; r++)  // shorter than the row of weights
+      for (index_t c = 0; c < a.value; c++) y[r * out + c] *= factors[r];
   }
 }
 
 // weights = exp(scale * score - log_sum), then slope = weights * (slope - sum(weights * slope)) * scale.
 void softmax_grad(float* weights, float* slope, index_t seen, index_t keys, float scale, float log_sum) {
-  index_t padded = whole_vectors(seen);
-  for (index_t i = seen; i < padded; i++) weights[i] = -INFINITY, slope[i] = 0.0f;
+  index_t last = whole_vectors(seen) - VEC;
+  vi counts = counted(seen);
+  store(weights + last, select(counts, load(weights + last), splat(-INFINITY)));
+  store(slope + last, select(counts, load(slope + last), vf{}));
   vf total = {};
-  for (index_t i = 0; i < padded; i += VEC) {
-    vf w = exp(load(weights + i) * scale - log_sum);
+  for (index_t i = 0; i <= last; i += VEC) {
+    vf w = exp_below(load(weights + i) * scale - log_sum);
     store(weights + i, w);
     total = fma(w, load(slope + i), total);
   }
   float mean = sum(total);
-  for (index_t i = 0; i < padded; i += VEC)
+  for (index_t i = 0; i <= last; i += VEC)
     store(slope + i, load(weights + i) * (load(slope + i) - mean) * scale);
-  for (index_t i = padded; i < keys; i++) weights[i] = slope[i] = 0.0f;
+  for (index_t i = last + VEC; i < keys; i++) weights[i] = slope[i] = 0.0f;
 }
 
 void attend_grad(const DocumentsGradArgs& a, const Document& d, index_t head, float* scratch) {

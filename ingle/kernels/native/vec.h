@@ -44,7 +44,8 @@ typedef uint32_t vu __attribute__((vector_size(4 * VEC)));
 typedef uint16_t vh __attribute__((vector_size(2 * VEC)));
 typedef float v4 __attribute__((vector_size(16)));
 
-inline vf splat(float a) { return vf{} + a; }
+// a - 0 folds to a broadcast; 0 + a does not, since it turns -0 into 0.
+inline vf splat(float a) { return a - vf{}; }
 
 inline vf load(const float* p) {
   vf v;
@@ -132,11 +133,28 @@ inline float largest(vf a) {
   return best;
 }
 
-// e^x within 2 units in the last place, from 0 over denormals to infinity; NaN stays NaN.
-// Cody-Waite reduction x = n ln2 + r, |r| <= ln2 / 2, then the polynomial of Cephes' expf.
-inline vf exp(vf x) {
-  x = select(x > splat(89.0f), splat(89.0f), x);
-  x = select(x < splat(-104.0f), splat(-104.0f), x);
+// to[c][r] = from[r][c] of a square of four.
+inline void transpose4(const float* from, index_t ldf, float* to, index_t ldt) {
+#if defined(__SSE2__)
+  __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + ldf);
+  __m128 c = _mm_loadu_ps(from + 2 * ldf), d = _mm_loadu_ps(from + 3 * ldf);
+  _MM_TRANSPOSE4_PS(a, b, c, d);
+  _mm_storeu_ps(to, a), _mm_storeu_ps(to + ldt, b);
+  _mm_storeu_ps(to + 2 * ldt, c), _mm_storeu_ps(to + 3 * ldt, d);
+#else
+  for (int r = 0; r < 4; r++)
+    for (int c = 0; c < 4; c++) to[c * ldt + r] = from[r * ldf + c];
+#endif
+}
+
+// e^x = mantissa * 2^power: Cody-Waite reduction x = n ln2 + r, |r| <= ln2 / 2, then the polynomial of
+// Cephes' expf.
+struct Exponential {
+  vf mantissa;
+  vi power;
+};
+
+inline Exponential reduced_exp(vf x) {
   const vf shifter = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
   vf shifted = fma(x, splat(1.44269504f), shifter);
   vf n = shifted - shifter;
@@ -148,12 +166,24 @@ inline vf exp(vf x) {
   p = fma(p, r, splat(4.1665795894e-2f));
   p = fma(p, r, splat(1.6666665459e-1f));
   p = fma(p, r, splat(5.0000001201e-1f));
-  p = fma(p, r * r, r) + 1.0f;
+  return {fma(p, r * r, r) + 1.0f, (vi)shifted - (vi)shifter};
+}
+
+// e^x within 2 units in the last place, from 0 over denormals to infinity; NaN stays NaN.
+inline vf exp(vf x) {
+  x = select(x > splat(89.0f), splat(89.0f), x);
+  x = select(x < splat(-104.0f), splat(-104.0f), x);
+  Exponential e = reduced_exp(x);
   // 2^n in two factors, since n reaches beyond the exponents a single float can hold
-  vi whole = (vi)shifted - (vi)shifter;
-  vi half = whole >> 1;
-  vf first = (vf)((half + 127) << 23), second = (vf)((whole - half + 127) << 23);
-  return p * first * second;
+  vi half = e.power >> 1;
+  vf first = (vf)((half + 127) << 23), second = (vf)((e.power - half + 127) << 23);
+  return e.mantissa * first * second;
+}
+
+// The same for weights of a softmax, where x is at most 0 but for rounding: below e^-86 they are 0.
+inline vf exp_below(vf x) {
+  Exponential e = reduced_exp(x);
+  return select(x < splat(-86.0f), vf{}, e.mantissa * (vf)((e.power + 127) << 23));
 }
 
 inline vf sigmoid(vf x) { return 1.0f / (1.0f + exp(-x)); }

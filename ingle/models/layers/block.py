@@ -34,9 +34,14 @@ class DecoderLayer(nn.Module):
         else:
             self.mlp = MLP(config.hidden_size, config.intermediate_size)
 
-    def forward(self, x_BTD: Tensor, cos: Tensor, sin: Tensor, starts_T: Tensor | None) -> Tensor:
+    def forward(
+        self, x_BTD: Tensor, cos: Tensor, sin: Tensor, starts_T: Tensor | None,
+        routes_NK: Tensor | None = None,
+    ) -> Tensor:  # fmt: skip
+        """routes_NK: see `Router.forward`; None in a dense layer."""
         x_BTD = x_BTD + self.self_attn(self.input_layernorm(x_BTD), cos, sin, starts_T)
-        return x_BTD + self.mlp(self.post_attention_layernorm(x_BTD))
+        y, mlp = self.post_attention_layernorm(x_BTD), self.mlp
+        return x_BTD + (mlp(y) if routes_NK is None else mlp(y, routes_NK))
 
     def weights(self) -> dict[str, Weight]:
         """Every weight of the layer under its name in kernels/decoder.py."""
@@ -58,14 +63,15 @@ class DecoderLayer(nn.Module):
 
     def step(
         self, x_ND: Tensor, batch: StepBatch, cache_PGC: Tensor, tables: tuple[Tensor, Tensor],
-        k: ModuleType,
+        k: ModuleType, chosen_NK: Tensor | None = None,
     ) -> Tensor:  # fmt: skip
-        """The same over flat rows and the paged cache of this layer."""
+        """The same over flat rows and the paged cache of this layer; chosen_NK: see `MoE.step`."""
         norm, eps = self.input_layernorm, self.input_layernorm.eps
         y = self.self_attn.step(k.rms_norm(x_ND, norm.weight, eps), batch, cache_PGC, tables, k)
         x_ND = x_ND + y
         y = k.rms_norm(x_ND, self.post_attention_layernorm.weight, eps)
-        return x_ND + self.mlp.step(y, k)
+        mlp = self.mlp
+        return x_ND + (mlp.step(y, k, chosen_NK) if isinstance(mlp, MoE) else mlp.step(y, k))
 
 
 def _attention(config: ModelConfig) -> MLA | GQA:

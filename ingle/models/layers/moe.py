@@ -98,8 +98,16 @@ class Router(nn.Module):
             c.num_experts_per_tok, c.norm_topk_prob, c.routed_scaling_factor, c.scoring,
         )  # fmt: skip
 
-    def forward(self, x_ND: Tensor) -> tuple[Tensor, Tensor]:
-        return self.step(x_ND, reference)
+    def forward(self, x_ND: Tensor, routes_NK: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Ids and weights. routes_NK: experts chosen elsewhere (int32), which are weighed instead
+        of the router's own choice; rows of -1 leave it the choice."""
+        ids_NK, weights_NK = self.step(x_ND, reference)
+        if routes_NK is None:
+            return ids_NK, weights_NK
+        c, ids_NK = self.config, torch.where(routes_NK < 0, ids_NK, routes_NK)
+        return ids_NK, reference.route_to(
+            x_ND, self.weight, ids_NK, c.norm_topk_prob, c.routed_scaling_factor, c.scoring
+        )
 
 
 class Experts(nn.Module):
@@ -158,9 +166,10 @@ class MoE(nn.Module):
         self.register_buffer("load_E", torch.zeros(config.n_routed_experts), persistent=False)
         self.paged: LayerExperts | None = None  # set where the experts stay on disk
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, routes_NK: Tensor | None = None) -> Tensor:
+        """routes_NK: see `Router.forward`."""
         x_ND = x.flatten(0, -2)
-        ids_NK, weights_NK = self.gate(x_ND)
+        ids_NK, weights_NK = self.gate(x_ND, routes_NK)
         counts_E = torch.zeros_like(self.load_E).scatter_add_(
             0, ids_NK.flatten().long(), torch.ones(ids_NK.numel())
         )
@@ -169,8 +178,11 @@ class MoE(nn.Module):
         y_ND = self.experts(x_ND, ids_NK, weights_NK, counts_E)
         return (y_ND + self.shared_experts(x_ND)).view_as(x)
 
-    def step(self, x_ND: Tensor, k: ModuleType) -> Tensor:
+    def step(self, x_ND: Tensor, k: ModuleType, chosen_NK: Tensor | None = None) -> Tensor:
+        """chosen_NK: where to write the experts of each row, if anyone asks."""
         ids_NK, weights_NK = self.gate.step(x_ND, k)
+        if chosen_NK is not None:
+            chosen_NK.copy_(ids_NK)
         with self.paged.holding(ids_NK) if self.paged else nullcontext():
             routed = k.experts(
                 x_ND, ids_NK, weights_NK, self.experts.gate_up_proj, self.experts.down_proj

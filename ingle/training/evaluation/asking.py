@@ -24,7 +24,8 @@ class Asking:
 
     temperature: 0 is greedy. max_tokens: of one answer, thought included. seed: decides the
     problems and, with the temperature, the samples. system: an instruction ahead of each question,
-    for models that need to be told how an answer is to look.
+    for models that need to be told how an answer is to look. thinking: whether a thought may come
+    first, where the model's format has one.
     """
 
     samples: int = 1
@@ -32,6 +33,7 @@ class Asking:
     max_tokens: int = 400
     seed: int = 0
     system: str | None = None
+    thinking: bool = True
 
     def __post_init__(self) -> None:
         if not 1 <= self.samples <= MOST_SAMPLES:
@@ -112,7 +114,9 @@ def ask_model(llm: LLM) -> Ask:
         if tokenizer is None:
             raise InvalidRequestError("Questions are text, and this model has no tokenizer.")
         chats = [asking.conversation(q.text) for q in questions]
-        fits = [len(llm.encoder.encode(chat, tokenizer)) < llm.engine.context for chat in chats]
+        thinking = asking.thinking
+        lengths = [len(llm.encoder.encode(c, tokenizer, thinking=thinking)) for c in chats]
+        fits = [length < llm.engine.context for length in lengths]
         params = [
             SamplingParams(
                 temperature=asking.temperature, max_tokens=asking.max_tokens, seed=question.seed
@@ -121,7 +125,7 @@ def ask_model(llm: LLM) -> Ask:
             if fit
         ]
         asked = [chat for chat, fit in zip(chats, fits, strict=True) if fit]
-        results = iter(llm.chat(asked, params) if asked else [])
+        results = iter(llm.chat(asked, params, thinking) if asked else [])
         return [_answer(next(results)) if fit else NOT_ASKED for fit in fits]
 
     return ask
@@ -138,6 +142,7 @@ def ask_endpoint(endpoint: Endpoint, at_a_time: int) -> Ask:
                 "max_tokens": asking.max_tokens,
             }
             | ({"seed": question.seed} if asking.temperature > 0 else {})
+            | ({} if asking.thinking else {"thinking": {"type": "disabled"}})
             for question in questions
         ]
         with progress(f"asking {endpoint.host}") as show:

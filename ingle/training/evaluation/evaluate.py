@@ -19,7 +19,12 @@ from ingle.statistics import Estimate, mean_of_estimates
 from ingle.tasks import ALL_TASKS, TRANSFER, Problem, Verdict, sample, verify
 from ingle.training.evaluation.asking import Answer, Ask, Asking, ask_model, questions_of
 from ingle.training.evaluation.open_sets import final_number
-from ingle.training.evaluation.passes import mean_majority, mean_pass, numbers_of_tries
+from ingle.training.evaluation.passes import (
+    maj_at_k,
+    mean_majority,
+    mean_pass,
+    numbers_of_tries,
+)
 
 if TYPE_CHECKING:
     from ingle.engine.llm import LLM
@@ -99,15 +104,20 @@ class Score:
         return sum(hits) / (self.n * self.samples * (self.n - 1))
 
     def as_json(self) -> dict[str, Any]:
-        """pass@k and maj@k with intervals, and each problem's number of right samples in order."""
+        """pass@k and maj@k with intervals; of each problem in order, its number of right samples
+        and, of several, maj@k for the largest k."""
         tries = numbers_of_tries(self.samples)
-        return {
+        found = {
             "n": self.n, "samples": self.samples, "distinct": len(self.distinct),
             "rate": self.rate, "interval": list(self.interval()), "chance": self.chance(),
             "pass": {str(k): self.passes(k).as_json() for k in tries},
             "majority": {str(k): self.majority(k).as_json() for k in tries},
             "right": self.right, "right_of_each": [sum(o.right) for o in self.outcomes],
         }  # fmt: skip
+        if self.samples > 1:
+            most = tries[-1]
+            found["majority_of_each"] = [maj_at_k(o.votes, o.right, most) for o in self.outcomes]
+        return found
 
 
 @dataclass

@@ -236,7 +236,7 @@ def _read_all(
     ]
     longer = [*messages, *results, {"role": "user", "content": ""}] if messages else []
     encoder.encode(longer, tokenizer, tools=tools)  # also what only the format refuses
-    read = [message for message in encoder._read(longer) if message.index < len(messages)]
+    read = [message for message in encoder.read(longer) if message.index < len(messages)]
     return sorted(read, key=lambda message: message.index)
 
 

@@ -16,20 +16,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal, get_args
 
 import torch
 
 from ingle.engine.request import SamplingParams
 from ingle.errors import ConfigError
+from ingle.kernels.quantized import Kind
 from ingle.models import build_model, save_model
 from ingle.models.causal_lm import CausalLM
-from ingle.models.config import ModelConfig
+from ingle.models.config import ModelConfig, WithExperts
+from ingle.parallel.layout import Precision
+from ingle.parallel.shard import lay_out
 from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.tasks import Problem
 from ingle.training.balance import update_router_biases
 from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from ingle.training.data import PAD, Mixture
+from ingle.training.data import PAD, Mixture, raw_prompt
 from ingle.training.loop import can_compile, write_tokenizer
 from ingle.training.optim import OptimConfig, Optimizers, rate_factor
 from ingle.training.origin import origin_of
@@ -44,8 +48,9 @@ from ingle.training.reinforcement.policy import Lesson, Policy, pack_lessons
 from ingle.training.reinforcement.reference import Reference
 from ingle.training.reinforcement.rewards import Reward, RewardWeights, reward
 from ingle.training.reinforcement.rollout import Completion, Reply, Sampler, read_reply
+from ingle.training.reinforcement.routing import routing_disagreement
 from ingle.training.report.page import write_report
-from ingle.training.streams import Streams
+from ingle.training.streams import Gradients, open_streams
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,15 @@ class GrpoRun:
     """Everything that decides a run; the same one gives the same weights on one machine.
 
     parent: the folder it starts from. mixture: which questions are asked. prompts, group: P and G
-    of a step. limit: most tokens of a reply, longest: of a prompt. updates: optimiser steps a batch
-    of rollouts is cut into. refills: how often prompts are drawn anew for groups that teach
+    of a step. limit: most tokens of a reply, longest: of a prompt. raw: questions are asked as the
+    plain text that a base has read, without a chat's tokens (R1-Zero). updates: optimiser steps a
+    batch of rollouts is cut into. refills: how often prompts are drawn anew for groups that teach
     nothing, where the objective asks for it. reset: steps after which the reference becomes the
     model of the time, 0 for never. bias_speed: of the routers' biases, 0 leaves them frozen.
-    micro_tokens: of a packed batch. keep: the best checkpoint, by the moving average of accuracy,
-    is kept beside the last from this step on.
+    micro_tokens: of a packed batch. quant: "int8", "int4" or "fp8" for rollouts from a copy of the
+    model, rounded to it anew before each; "" for rollouts from the model itself. keep: the best
+    checkpoint, by the moving average of accuracy, is kept beside the last from this step on.
+    precision: of training's products (parallel/shard.py: lay_out).
     """
 
     name: str
@@ -75,11 +83,13 @@ class GrpoRun:
     temperature: float = 1.0
     top_p: float = 1.0
     top_k: int = 0
+    raw: bool = False
     updates: int = 1
     refills: int = 3
     reset: int = 0
     micro_tokens: int = 4096
     streams: int = 2
+    quant: Kind | Literal[""] = ""
     seed: int = 0
     warmup: int = 5
     decay: float = 0.0
@@ -89,10 +99,13 @@ class GrpoRun:
     keep: int = 20
     save_every: int = 20
     samples_every: int = 10
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         if self.group < 2:
             raise ConfigError("group must be at least 2: advantages compare rollouts of a prompt.")
+        if self.quant and self.quant not in get_args(Kind):
+            raise ConfigError(f'quant must be one of {", ".join(get_args(Kind))}, or "" for none.')
         if self.reset % self.save_every:
             raise ConfigError(
                 "reset must be a multiple of save_every: a reference is a checkpoint."
@@ -101,6 +114,16 @@ class GrpoRun:
     def learning_rate(self, step: int) -> float:
         """Factor on the peak rates at a step."""
         return rate_factor(step, self.steps, self.warmup, self.decay)
+
+    @property
+    def routes(self) -> tuple[int, int] | None:
+        """Mixture layers and experts chosen, where training takes over the sampler's routing: where
+        the objective asks for it, and wherever the sampler's weights are not the trainer's."""
+        kept = self.quant or self.objective.keep_routing
+        return self.model.routes_shape if kept and isinstance(self.model, WithExperts) else None
+
+    def algorithm(self) -> Policy:
+        return Policy(self.objective, self.temperature, self.model.vocab_size, self.routes)
 
     def sampling(self) -> SamplingParams:
         return SamplingParams(temperature=self.temperature, top_p=self.top_p, top_k=self.top_k)
@@ -134,61 +157,78 @@ class Clock:
 
 def train_grpo(
     run: GrpoRun, folder: Path, compiled: bool = True, stop_after: int | None = None,
-    processes: int | None = None,
+    processes: int | None = None, expert_parallel: int = 1,
 ) -> CausalLM:  # fmt: skip
     """Run, or go on with, reinforcement learning in `folder`; returns the trained model.
 
     Leaves what `loop.train` leaves, and `samples.jsonl`, and the best checkpoint in `best`. Raises
-    IngleError for a verifier that fails; the last checkpoint is then whole.
+    IngleError for a verifier that fails; the last checkpoint is then whole. Started by torchrun,
+    each process asks its share of the questions, with a whole copy of the weights for its engine,
+    and all learn from all answers; expert_parallel: how many share experts while they do.
     """
     model = build_model(run.model, run.seed).train()
     load_weights(run.parent, model)
-    optimizers = Optimizers(model, run.optim)
+    layout = lay_out(model, run.precision, expert_parallel)
+    optimizers = Optimizers(model, run.optim, layout)
     done = load_checkpoint(folder, model, optimizers)
     origin = origin_of(run, folder, done)
-    write_tokenizer(run, folder)
-    log = GrpoLog(folder, run, done)
+    if layout.leads:
+        write_tokenizer(run, folder)
+    layout.wait()
+    log = GrpoLog(folder, run, done) if layout.leads else None
     last = min(run.steps, stop_after or run.steps)
-    algorithm = Policy(run.objective, run.temperature, run.model.vocab_size)
+    algorithm = run.algorithm()
     count = processes or os.cpu_count() or 1
     compiled = compiled and can_compile()
-    with Streams(model, algorithm, run.streams, folder, compiled, count) as streams:
-        loop = _Loop(run, model, optimizers, streams, folder, done)
+    with open_streams(layout, algorithm, run.streams, folder, compiled, count) as streams:
+        loop = _Loop(run, optimizers, streams, folder, done)
         for step in range(done, last):
             clock = Clock()
             groups = loop.collect(step, clock)
             losses, norms = loop.learn(step, groups, clock)
             balance = update_router_biases(model, run.bias_speed)
-            log.write(step, groups, losses, norms, balance, clock.seconds)
+            found = loop.disagreement
+            if log is not None:
+                log.write(step, groups, losses, norms, balance, clock.seconds, found)
             if (step + 1) % run.save_every == 0 or step + 1 == last:
                 save_checkpoint(folder, model, optimizers, step + 1, origin)
-                loop.reference.settle(step + 1)
+                for _ in layout.in_turn():
+                    loop.reference.settle(step + 1)
+                if log is None:
+                    continue
                 if step + 1 >= run.keep and log.is_best(step + 1):
-                    save_model(model, folder / "best", torch.float32)
+                    save_model(loop.model, folder / "best", torch.float32)
                     write_tokenizer(run, folder / "best")
                 write_report(folder)
-    return model.eval()
+    return layout.assembled().eval()
 
 
 class _Loop:
     """The two halves of a step, and what they share."""
 
     def __init__(
-        self, run: GrpoRun, model: CausalLM, optimizers: Optimizers, streams: Streams,
-        folder: Path, done: int,
-    ) -> None:  # fmt: skip
-        self.run, self.model, self.optimizers, self.streams = run, model, optimizers, streams
+        self, run: GrpoRun, optimizers: Optimizers, streams: Gradients, folder: Path, done: int
+    ) -> None:
+        self.run, self.optimizers, self.streams = run, optimizers, streams
+        self.layout = optimizers.layout
+        self.model = self.layout.assembled()  # of many processes: each its copy, for rollouts
         self.tokenizer = Tokenizer.load(folder)
         self.pad = self.tokenizer.special(PAD)
         width = run.prompts * run.group
         eos = (self.tokenizer.eos_id,)
-        self.sampler = Sampler(model, width, run.limit, run.longest, eos)
-        self.reference = Reference(run, folder, done)
+        self.sampler = Sampler(
+            self.model, width, run.limit, run.longest, eos, run.quant or None,
+            run.routes is not None,
+        )  # fmt: skip
+        for _ in self.layout.in_turn():
+            self.reference = Reference(run, folder, done)
+        self.disagreement: float | None = None
 
     def collect(self, step: int, clock: Clock) -> list[Group]:
         """The groups of a step: P of them, and where the objective refills, those drawn for groups
         that taught nothing, until P do or `refills` is used up."""
         groups: list[Group] = []
+        self.layout.assembled()  # refreshes `model`
         rounds = 1 + (self.run.refills if self.run.objective.refill else 0)
         for turn in range(rounds):
             missing = self.run.prompts - sum(group.teaches for group in groups)
@@ -199,20 +239,24 @@ class _Loop:
 
     def _ask(self, rng: random.Random, count: int, clock: Clock) -> list[Group]:
         run = self.run
-        problems: list[Problem] = []
-        prompts: list[list[int]] = []
-        while len(problems) < count:
+        asked: list[tuple[Problem, list[int]]] = []
+        while len(asked) < count:
             problem = run.mixture.problem(rng)
-            messages = [{"role": "user", "content": problem.question}]
-            prompt = DeepSeekR1().encode(messages, self.tokenizer)
+            prompt = self._prompt(problem.question)
             if len(prompt) <= run.longest:
-                problems.append(problem)
-                prompts.append(prompt)
-        seeds = [[rng.getrandbits(63) for _ in range(run.group)] for _ in prompts]
+                asked.append((problem, prompt))
+        seeds = [[rng.getrandbits(63) for _ in range(run.group)] for _ in asked]
+        asked, seeds = self.layout.mine(asked), self.layout.mine(seeds)
         with clock.phase("rollout"), self.streams.resting():
-            found = self.sampler.sample(prompts, seeds, run.sampling())
+            found = self.sampler.sample([prompt for _, prompt in asked], seeds, run.sampling())
         with clock.phase("reward"):
-            return [self._judge(*one) for one in zip(problems, prompts, found, strict=True)]
+            groups = [self._judge(*one, some) for one, some in zip(asked, found, strict=True)]
+            return self.layout.exchange(groups)
+
+    def _prompt(self, question: str) -> list[int]:
+        if self.run.raw:
+            return raw_prompt(question, self.tokenizer)
+        return DeepSeekR1().encode([{"role": "user", "content": question}], self.tokenizer)
 
     def _judge(self, problem: Problem, prompt: list[int], found: list[Completion]) -> Group:
         run = self.run
@@ -242,17 +286,22 @@ class _Loop:
         ]  # fmt: skip
         losses: list[list[float]] = []
         norms: list[float] = []
+        self.disagreement = None
         with clock.phase("update"):
             for update in range(run.updates):
                 chosen = rollouts[update :: run.updates]
                 if not chosen:
                     continue
-                lessons = self.reference.compare(self._lessons(chosen), self.streams)
+                lessons = self._lessons(chosen)
+                if run.objective.kl:
+                    mine = self.reference.compare(self.layout.mine(lessons), self.streams)
+                    lessons = self.layout.exchange(mine)
+                if run.routes and not losses:  # the weights are still those that sampled
+                    self.disagreement = routing_disagreement(self.model, run.algorithm(), lessons)
                 jobs = pack_lessons(lessons, run.micro_tokens, run.streams, self.pad)
                 losses.append(self.streams.gradient(jobs).parts)
                 with self.streams.resting():
-                    parameters = self.model.parameters()
-                    norms.append(float(torch.nn.utils.clip_grad_norm_(parameters, run.clip)))
+                    norms.append(self.layout.clip(run.clip))
                     self.optimizers.step(run.learning_rate(step))
         return losses, norms
 
@@ -266,6 +315,6 @@ class _Loop:
             one = group.completions[i]
             lessons.append(Lesson(
                 group.prompt, one.tokens, one.logprobs, group.advantages[i], weight,
-                kept=one.kept if filtered else None,
+                kept=one.kept if filtered else None, routes=one.routes,
             ))  # fmt: skip
         return lessons

@@ -45,15 +45,18 @@ class GrpoLog:
 
     def write(
         self, step: int, groups: Sequence[Group], losses: list[list[float]], norms: list[float],
-        balance: Balance, seconds: dict[str, float],
+        balance: Balance, seconds: dict[str, float], disagreement: float | None,
     ) -> None:  # fmt: skip
-        """One line of numbers; every few steps two rollouts as they are."""
+        """One line of numbers; every few steps two rollouts as they are. disagreement: of sampler
+        and trainer on routing (routing.py), where it was measured."""
         run = self.run
         entry: dict[str, Any] = {"step": step} | numbers(groups)
         if losses:
             columns = zip(*losses, strict=True)
             entry |= {name: fmean(some) for name, some in zip(PARTS, columns, strict=True)}
             entry["grad_norm"] = fmean(norms)
+        if disagreement is not None:
+            entry["routing_disagreement"] = disagreement
         entry |= {
             "lr": run.learning_rate(step), "max_violation": balance.max_violation,
             "dead_experts": balance.dead_experts,

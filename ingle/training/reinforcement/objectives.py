@@ -37,9 +37,10 @@ class Objective:
     rollouts times the length limit ("constant"). kl: weight of the KL divergence from a reference,
     unbiased_kl: weighted by the ratio. off_policy: leave out rollouts of negative advantage that
     the sampler thought likelier than the trainer by more than this, on average over tokens, in
-    nats. keep_sampling: take probabilities over what the sampler's filters kept. refill: draw more
-    prompts for those whose rollouts are all equally good. overlong: share of the length limit over
-    whose end a linear penalty grows to 1.
+    nats. keep_sampling: take probabilities over what the sampler's filters kept. keep_routing: send
+    each token to the experts that the sampler sent it to. refill: draw more prompts for those whose
+    rollouts are all equally good. overlong: share of the length limit over whose end a linear
+    penalty grows to 1.
     """
 
     scale: bool
@@ -52,6 +53,7 @@ class Objective:
     unbiased_kl: bool = False
     off_policy: float | None = None
     keep_sampling: bool = False
+    keep_routing: bool = False
     refill: bool = False
     overlong: float = 0.0
 
@@ -74,10 +76,10 @@ def objective_preset(name: str) -> Objective:
         # arXiv 2506.13585
         "cispo": Objective(scale=True, average="tokens", cap=5.0),
         # DeepSeek-V3.2: no division by the deviation, unbiased KL, masks (0.5 is TRL's delta: the
-        # paper gives none)
+        # paper gives none), the sampler's routing
         "v32": Objective(
             scale=False, average="sequences", kl=1e-3, unbiased_kl=True, off_policy=0.5,
-            keep_sampling=True,
+            keep_sampling=True, keep_routing=True,
         ),
         # ours, for small models: Dr. GRPO's advantage, DAPO's average and clip
         "small": Objective(scale=False, average="tokens", clip_high=0.28, overlong=0.2),

@@ -1,6 +1,7 @@
 """Learning from rollouts: packed batches of them, and the loss of an `Objective` on such a batch.
 
-Legend: T tokens of a packed stream, V vocabulary, K ids that the sampler's filters kept.
+Legend: T tokens of a packed stream, V vocabulary, K ids that the sampler's filters kept; of routes:
+M mixture layers, K experts chosen.
 """
 
 from __future__ import annotations
@@ -34,6 +35,7 @@ class Lesson:
     logprobs: of its tokens under what they were drawn from. advantage; weight: of each of its
     tokens in the step's loss. reference: log-probabilities under the reference model, if one is
     compared with. kept: for each token the ids that the sampler's filters left, () for all.
+    routes: the experts that the sampler's first tokens chose, prompt included (rollout.py).
     """
 
     prompt: list[int]
@@ -43,6 +45,7 @@ class Lesson:
     weight: float
     reference: list[float] | None = None
     kept: list[tuple[int, ...]] | None = None
+    routes: NDArray[np.uint8] | None = None  # [tokens, M, K]
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class PolicyBatch:
     weight_T: Tensor
     reference_T: Tensor
     kept_TV: Tensor | None  # bool
+    routes_MTK: Tensor | None  # int32, -1 where the router is left its choice
 
 
 Arrays = dict[str, NDArray]
@@ -68,15 +72,18 @@ Arrays = dict[str, NDArray]
 class Policy:
     """`Algorithm` of reinforcement learning. A job is a list of packed arrays (`pack_lessons`).
 
-    temperature: of the sampler; the trainer's probabilities are taken at the same.
+    temperature: of the sampler; the trainer's probabilities are taken at the same. routes: M and K,
+    to send tokens to the experts that the sampler sent them to; None leaves routers their choice.
     """
 
     objective: Objective
     temperature: float
     vocab: int
+    routes: tuple[int, int] | None = None
 
     def batches(self, job: list[Arrays], tokenizer: Tokenizer | None = None) -> list[PolicyBatch]:
-        """The arrays as tensors; the ids kept become a mask over the vocabulary."""
+        """The arrays as tensors; the ids kept become a mask over the vocabulary, and routes are
+        spread over all tokens."""
         return [self._batch(arrays) for arrays in job]
 
     def counts(self, batch: PolicyBatch) -> Tensor:
@@ -114,53 +121,78 @@ class Policy:
 
     def logits(self, model: CausalLM, batch: PolicyBatch) -> Tensor:
         """At the sampler's temperature and over what it kept, fp32 [T, V]."""
-        hidden_1TD = model.hidden(batch.tokens_T[None], batch.starts_T)
+        hidden_1TD = model.hidden(batch.tokens_T[None], batch.starts_T, batch.routes_MTK)
         logits_TV = model.logits(hidden_1TD)[0].float() / self.temperature
         if batch.kept_TV is not None:
             logits_TV = logits_TV.masked_fill(~batch.kept_TV, -1e10)
         return logits_TV
 
     def _batch(self, arrays: Arrays) -> PolicyBatch:
-        tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+        tensors = {name: any_length(torch.from_numpy(array)) for name, array in arrays.items()}
         kept_TV = None
         if self.objective.keep_sampling and "kept_rows" in tensors:
             rows, ids = tensors.pop("kept_rows"), tensors.pop("kept_ids")
-            kept_TV = torch.ones(len(tensors["tokens_T"]), self.vocab, dtype=torch.bool)
+            shape = len(tensors["tokens_T"]), self.vocab
+            kept_TV = any_length(torch.ones(shape, dtype=torch.bool))
             kept_TV[rows] = False
             kept_TV[rows, ids] = True
         tensors.pop("kept_rows", None), tensors.pop("kept_ids", None)
-        return PolicyBatch(**tensors, kept_TV=kept_TV)
+        routes_MTK = self._take_routes(tensors)
+        return PolicyBatch(**tensors, kept_TV=kept_TV, routes_MTK=routes_MTK)
+
+    def _take_routes(self, tensors: dict[str, Tensor]) -> Tensor | None:
+        """What was recorded, spread over all tokens; also for a batch without rollouts, so that
+        compiled code meets one shape."""
+        recorded = "route_rows" in tensors
+        if recorded:
+            rows, ids_RMK = tensors.pop("route_rows"), tensors.pop("route_ids")
+        if self.routes is None:
+            return None
+        mixtures, chosen = self.routes
+        shape = mixtures, len(tensors["tokens_T"]), chosen
+        routes_MTK = any_length(torch.full(shape, -1, dtype=torch.int32), 1)
+        if recorded:
+            routes_MTK[:, rows] = ids_RMK.transpose(0, 1).int()
+        return routes_MTK
+
+
+def any_length(tensor: Tensor, dim: int = 0) -> Tensor:
+    """Have torch.compile make one code for all lengths of this dimension, not one for each."""
+    torch._dynamo.maybe_mark_dynamic(tensor, dim)
+    return tensor
 
 
 def pack_lessons(lessons: Sequence[Lesson], length: int, streams: int, pad: int) -> list[
     list[Arrays]
 ]:  # fmt: skip
-    """Lessons in as few packed batches of `length` tokens as first-fit finds, longest first, dealt
-    out to the streams so that each has as many. A lesson longer than that has a batch of its own.
+    """Lessons in packed batches of at most `length` tokens, equally many for each stream and all of
+    nearly one size (longest lesson first, into the emptiest batch): streams run side by side, so
+    the largest decides. Nothing is padded. A lesson longer than `length` has a batch of its own; a
+    batch without lessons is two tokens of padding.
     """
-    bins: list[list[Lesson]] = []
-    room: list[int] = []
-    for lesson in sorted(lessons, key=lambda one: -_size(one)):
-        size = _size(lesson)
-        place = next((i for i, left in enumerate(room) if left >= size), None)
-        if place is None:
-            bins.append([])
-            room.append(max(length, size))
-            place = len(bins) - 1
-        bins[place].append(lesson)
-        room[place] -= size
-    while len(bins) % streams or not bins:
-        bins.append([])
-    return [[_arrays(some, length, pad) for some in bins[i::streams]] for i in range(streams)]
+    ordered = sorted(lessons, key=lambda one: -_size(one))
+    most = max(1, -(-len(ordered) // streams))
+    each = min(most, max(1, -(-sum(map(_size, ordered)) // (length * streams))))
+    while True:
+        bins: list[list[Lesson]] = [[] for _ in range(each * streams)]
+        sizes = [0] * len(bins)
+        for lesson in ordered:
+            place = sizes.index(min(sizes))
+            bins[place].append(lesson)
+            sizes[place] += _size(lesson)
+        if all(n <= length or len(some) == 1 for n, some in zip(sizes, bins, strict=True)):
+            break
+        each += 1
+    return [[_arrays(some, pad) for some in bins[i::streams]] for i in range(streams)]
 
 
 def _size(lesson: Lesson) -> int:
     return len(lesson.prompt) + len(lesson.tokens)
 
 
-def _arrays(lessons: Sequence[Lesson], length: int, pad: int) -> Arrays:
+def _arrays(lessons: Sequence[Lesson], pad: int) -> Arrays:
     """One packed batch as arrays; padding is a document per token, as in data.pack."""
-    length = max(length, sum(map(_size, lessons)))
+    length = max(2, sum(map(_size, lessons)))  # code for any length is not for 0 or 1
     arrays: Arrays = {
         "tokens_T": np.full(length, pad, np.int64),
         "starts_T": np.arange(length, dtype=np.int32),
@@ -171,6 +203,8 @@ def _arrays(lessons: Sequence[Lesson], length: int, pad: int) -> Arrays:
     arrays |= {name: np.zeros(length, np.float32) for name in numbers}
     rows: list[NDArray] = []
     ids: list[NDArray] = []
+    routes: list[NDArray] = []
+    routed: list[NDArray] = []
     start = 0
     for number, lesson in enumerate(lessons):
         end = start + _size(lesson)
@@ -187,7 +221,12 @@ def _arrays(lessons: Sequence[Lesson], length: int, pad: int) -> Arrays:
         for place, kept in enumerate(lesson.kept or ()):
             rows.append(np.full(len(kept), predicted.start + place))
             ids.append(np.array(kept, np.int64))
+        if lesson.routes is not None:
+            routed.append(np.arange(start, start + len(lesson.routes)))
+            routes.append(lesson.routes)
         start = end
     if rows:
         arrays["kept_rows"], arrays["kept_ids"] = np.concatenate(rows), np.concatenate(ids)
+    if routes:
+        arrays["route_rows"], arrays["route_ids"] = np.concatenate(routed), np.concatenate(routes)
     return arrays

@@ -13,7 +13,7 @@ import torch
 from ingle.models import load_model
 from ingle.models.causal_lm import CausalLM
 from ingle.training.reinforcement.policy import Lesson, Policy, pack_lessons
-from ingle.training.streams import Streams
+from ingle.training.streams import Gradients
 
 if TYPE_CHECKING:
     from ingle.training.reinforcement.grpo import GrpoRun
@@ -51,7 +51,7 @@ class Reference:
             partial.replace(self.own / name)
         self._load()
 
-    def compare(self, lessons: list[Lesson], streams: Streams) -> list[Lesson]:
+    def compare(self, lessons: list[Lesson], streams: Gradients) -> list[Lesson]:
         """The lessons with their log-probabilities under the reference."""
         if self.model is None:
             return lessons

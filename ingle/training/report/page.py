@@ -14,12 +14,21 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
+from ingle.training.evaluation.comparison import FILE
 from ingle.training.report.charts import Series, area_chart, line_chart, number
+from ingle.training.report.history import (
+    METRICS,
+    is_of_these_weights,
+    numbers,
+    read_lines,
+    read_stage,
+    seconds_of,
+    tail_mean,
+)
 from ingle.training.report.style import STYLE
 from ingle.training.report.table import before_and_after
 
 MOST_SAMPLES = 16
-TAIL = 50  # steps whose mean is the state of a run
 # lines that are the run's size or its amounts, which the summary has
 _AMOUNTS = ("step", "trained_tokens", "rollouts", "rollout_tokens")
 _BESIDE = {
@@ -75,13 +84,15 @@ SECTIONS: dict[str, tuple[Chart, ...]] = {
 
 def write_report(folder: Path) -> Path:
     """Write `folder/report.html` and return its path; needs `metrics.jsonl`."""
-    lines = read_lines(folder / "metrics.jsonl")
+    lines = read_lines(folder / METRICS)
     head = next((x for x in lines if "config" in x), {"run": folder.name, "config": {}})
     steps = [x for x in lines if "step" in x]
     name = escape(str(head["run"]))
     config = escape(json.dumps(head["config"], indent=2))
+    stage = read_stage(folder)
+    kind = f'<p class="soft">{escape(stage.kind.capitalize())}.</p>' if stage else ""
     body = (
-        f"<h1>{name}</h1>{_summary(steps)}{_evaluation(folder)}{_charts(steps)}"
+        f"<h1>{name}</h1>{kind}{_summary(steps)}{_evaluation(folder)}{_charts(steps)}"
         f"{_samples(read_lines(folder / 'samples.jsonl'))}"
         f"<h2>Configuration</h2><details><summary>Every field</summary><pre>{config}</pre>"
         f"</details>{_beside(folder)}"
@@ -97,40 +108,19 @@ def write_report(folder: Path) -> Path:
     return out
 
 
-def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The JSON objects of a file; none where there is no file. A line that is none, as the last
-    one of a killed run may be, is left out."""
-    found = []
-    for line in path.read_text("utf-8").splitlines() if path.exists() else []:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict):
-            found.append(entry)
-    return found
-
-
 def _summary(steps: Sequence[Mapping[str, Any]]) -> str:
     if not steps:
         return "<p>No step yet.</p>"
-    seconds = sum(map(_seconds, map(_numbers, steps)))
+    seconds = sum(map(seconds_of, map(numbers, steps)))
     tiles = {"steps": f"{steps[-1]['step'] + 1:,}", "minutes of steps": f"{seconds / 60:,.1f}"}
     for key, label in (("trained_tokens", "trained tokens"), ("rollouts", "rollouts")):
-        if total := sum(_numbers(x).get(key, 0) for x in steps):
+        if total := sum(numbers(x).get(key, 0) for x in steps):
             tiles[label] = f"{total:,.0f}"
     for key in ("loss", "pass@1", "reward", "max_violation"):
-        tail = [_numbers(x)[key] for x in steps[-TAIL:] if key in _numbers(x)]
-        if tail:
+        if found := tail_mean(steps, key):
             label = "MaxVio" if key == "max_violation" else key
-            tiles[f"{label}, last {len(tail)} steps"] = number(sum(tail) / len(tail))
+            tiles[f"{label}, last {found[1]} steps"] = number(found[0])
     return "<dl>" + "".join(f"<div><dt>{k}<dd>{v}</div>" for k, v in tiles.items()) + "</dl>"
-
-
-def _seconds(numbers: Mapping[str, float]) -> float:
-    """Of a step, which may be told by phases."""
-    phases = (value for key, value in numbers.items() if key.startswith("seconds_"))
-    return numbers["seconds"] if "seconds" in numbers else sum(phases)
 
 
 def _charts(steps: Sequence[Mapping[str, Any]]) -> str:
@@ -152,16 +142,9 @@ def _columns(steps: Sequence[Mapping[str, Any]]) -> dict[str, list[tuple[int, fl
     """(step, value) pairs of every number, by key in the order of their first appearance."""
     columns: dict[str, list[tuple[int, float]]] = {}
     for entry in steps:
-        for key, value in _numbers(entry).items():
+        for key, value in numbers(entry).items():
             columns.setdefault(key, []).append((entry["step"], value))
     return columns
-
-
-def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
-    return {
-        key: value for key, value in entry.items()
-        if isinstance(value, int | float) and not isinstance(value, bool)
-    }  # fmt: skip
 
 
 def _named(chart: Chart, columns: Mapping[str, Any]) -> dict[str, str]:
@@ -192,17 +175,24 @@ def _section(heading: str, charts: Sequence[str]) -> str:
 
 
 def _evaluation(folder: Path) -> str:
-    path = folder / "evaluation.json"
+    path = folder / FILE
     if not path.exists():
         return ""
     try:
-        table = before_and_after(json.loads(path.read_text("utf-8")))
+        evaluation = json.loads(path.read_text("utf-8"))
+        heading = "Before and after" if evaluation["before"] else "Accuracy"
+        found = before_and_after(evaluation)
     except (LookupError, TypeError, ValueError, AttributeError):
-        table = (
-            "<p>evaluation.json is not {before, after} as ingle eval --json prints them; the table "
-            "is left out.</p>"
+        heading = "Before and after"
+        found = (
+            "<p>evaluation.json is not {before, after} as ingle eval --record writes them; the "
+            "table is left out.</p>"
         )
-    return f"<h2>Before and after</h2>{table}"
+        evaluation = None
+    old = ""
+    if evaluation and not is_of_these_weights(folder, evaluation):
+        old = '<p class="worse">These figures are of an earlier checkpoint of this run.</p>'
+    return f"<h2>{heading}</h2>{old}{found}"
 
 
 def _samples(rollouts: Sequence[Mapping[str, Any]]) -> str:
@@ -220,10 +210,10 @@ def _samples(rollouts: Sequence[Mapping[str, Any]]) -> str:
 
 def _sample(row: Mapping[str, Any]) -> str:
     reward = row.get("reward")
-    said = _numbers(reward) if isinstance(reward, dict) else {}
+    said = numbers(reward) if isinstance(reward, dict) else {}
     parts = [f"{name} {value:+.3g}" for name, value in said.items() if value]
     parts += [f"reward {sum(said.values()):.3g}"] if said else []
-    parts += [f"advantage {row['advantage']:+.3g}"] if "advantage" in _numbers(row) else []
+    parts += [f"advantage {row['advantage']:+.3g}"] if "advantage" in numbers(row) else []
     reason = f" {row['reason']}" if "reason" in row else ""
     task = f", {row['task']} level {row.get('level')}" if "task" in row else ""
     return (

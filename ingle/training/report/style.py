@@ -18,6 +18,7 @@ dl{display:grid;grid-template-columns:repeat(auto-fit,minmax(9.5rem,1fr));gap:.7
 dl div,figure,article,pre{background:var(--card);border:1px solid var(--edge);border-radius:8px}
 dl div{padding:.6rem .9rem}dt{color:var(--soft);font-size:.82rem}
 dd{margin:0;font-size:1.25rem;font-variant-numeric:tabular-nums}
+dl.few{grid-template-columns:repeat(auto-fit,minmax(9.5rem,16rem))}
 .charts{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,25rem),1fr));gap:.9rem}
 figure{margin:0;padding:.8rem .9rem .5rem;min-width:0}figcaption{font-weight:600;font-size:.95rem}
 .key{display:flex;flex-wrap:wrap;gap:.1rem 1rem;list-style:none;margin:.15rem 0 .3rem;padding:0;

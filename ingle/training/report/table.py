@@ -1,113 +1,142 @@
-"""The table of a report: accuracy per task before and after a stage, with intervals.
+"""The tables of a report: accuracy per task and level before and after a stage, with intervals.
 
-`evaluation.json` holds {"before": ..., "after": ...}, each what `ingle eval --json` printed. Where
-both asked the same problems, the interval of the difference takes into account that they rise and
-fall together (`ingle.statistics.difference`).
+Numbers come from `ingle.training.evaluation.comparison`; here they become HTML.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from html import escape
 from typing import Any
 
-from ingle.statistics import Estimate, correlation, difference, mean_of_estimates
-from ingle.training.evaluation.passes import mean_pass, pass_at_k
+from ingle.statistics import Estimate
+from ingle.tasks import ALL_TASKS
+from ingle.training.evaluation.comparison import Comparison, Row, compare, points
 
-Scores = Mapping[str, Any]  # of one task or level, as `Score.as_json` writes it
 _BAR_WIDTH, _BAR_HEIGHT = 180, 22
+MEAN = "mean, small talk left out"
 
 
 def before_and_after(evaluation: Mapping[str, Any]) -> str:
-    """HTML of the tables; LookupError, TypeError or ValueError for what is no evaluation."""
-    before, after = evaluation["before"], evaluation["after"]
-    tasks = [task for task in after["tasks"] if task in before["tasks"]]
-    if not tasks:
+    """HTML of the tables; LookupError, TypeError, ValueError or AttributeError for what is no
+    evaluation."""
+    measures = compare(evaluation)
+    if not measures:
         return "<p>The evaluations before and after have no task in common.</p>"
-    same = before["seed"] == after["seed"]
-    most = min(max(map(int, e["tasks"][task]["pass"])) for e in (before, after) for task in tasks)
-    pairs = [(task, before["tasks"][task], after["tasks"][task]) for task in tasks]
-    means = [row for row in pairs if row[0] in after["skills"]]
-    parts = [_table(f"pass@{k}", pairs, means, k, same) for k in sorted({1, most})]
-    levels = [
-        (f"{task}, level {level}", old["levels"][level], new["levels"][level])
-        for task, old, new in pairs
-        for level in new["levels"]
-        if level in old["levels"] and len(new["levels"]) > 1
-    ]
-    if levels:
-        table = _table("pass@1 by level", levels, [], 1, same)
-        parts.append(f"<details><summary>By level</summary>{table}</details>")
-    return f"<p>{_note(before, after, same)}</p>{''.join(parts)}"
+    paired = bool(evaluation["before"])
+    parts = [_tiles(measures), f"<p>{escape(note(evaluation))}</p>"]
+    for measure in measures:
+        parts.append(_table(measure.name, [*measure.rows, *_list(measure.mean)], paired))
+        levels = [row for rows in measure.levels.values() for row in rows]
+        if levels:
+            table = _table(f"{measure.name} by level", levels, paired)
+            parts.append(
+                f"<details><summary>{escape(measure.name)} by level</summary>{table}</details>"
+            )
+    return "".join(parts)
 
 
-def _note(before: Mapping[str, Any], after: Mapping[str, Any], same: bool) -> str:
+def note(evaluation: Mapping[str, Any]) -> str:
+    """What has to be known to read the numbers, as plain sentences."""
+    before, after = evaluation["before"], evaluation["after"]
     asked = after["asked"]
     answers = "one greedy answer" if asked["samples"] == 1 else f"{asked['samples']} answers"
-    paired = "the same problems both times" if same else "different problems each time"
-    return escape(
-        f"Before: {before['model']}. After: {after['model']}. Problems that were never trained, "
-        f"{answers} to each at temperature {asked['temperature']:g}, {paired}. In brackets: 95 % "
-        "intervals, counted over problems. The bars go from 0 to 100 %: before above, after below."
-    )
-
-
-def _table(
-    title: str, pairs: Sequence[tuple[str, Scores, Scores]],
-    averaged: Sequence[tuple[str, Scores, Scores]], k: int, same: bool,
-) -> str:  # fmt: skip
-    rows = {name: (new["n"], *_row(old, new, k, same)) for name, old, new in pairs}
-    body = "".join(_html(name, *row) for name, row in rows.items())
-    if len(averaged) > 1:
-        chosen = [rows[name][1:] for name, _, _ in averaged]
-        before, after, gain = (mean_of_estimates(column) for column in zip(*chosen, strict=True))
-        body += _html("mean, small talk left out", None, before, after, gain, "mean")
+    aloud = "" if asked.get("thinking", True) else ", thinking off"
+    seen = f"{answers} to each at temperature {asked['temperature']:g}{aloud}"
+    who, pairs, bars = f"Model: {after['model']}.", "", ""
+    if before:
+        who = f"Before: {before['model']}. After: {after['model']}."
+        same = before["seed"] == after["seed"]
+        pairs = ", the same problems both times" if same else ", different problems each time"
+        bars = ": before above, after below"
     return (
-        f'<div class="wide"><table><caption>{escape(title)}</caption><thead><tr><th scope="col">'
-        'task<th scope="col">problems<th scope="col">before<th scope="col">after<th scope="col">'
-        f'difference<th scope="col"><span class="unseen">picture</span></thead>{body}</table></div>'
+        f"{who} Problems that were never trained, {seen}{pairs}. In brackets: 95 % intervals, "
+        f"counted over problems. The bars go from 0 to 100 %{bars}."
     )
 
 
-def _row(old: Scores, new: Scores, k: int, same: bool) -> tuple[Estimate, Estimate, Estimate]:
-    """Before, after, and after less before, from the problems' numbers of right samples."""
-    first, second = _outcomes(old), _outcomes(new)
-    before, after = mean_pass(first, k), mean_pass(second, k)
-    phi = 0.0
-    if same and len(first) == len(second):
-        phi = correlation(*([pass_at_k(*each, k) for each in both] for both in (first, second)))
-    return before, after, difference(after, before, phi)
+def title_of(row: Row) -> str:
+    """What people call a row."""
+    if row.n is None:
+        return MEAN
+    title = ALL_TASKS[row.task].TITLE if row.task in ALL_TASKS else row.task
+    return title if row.level is None else f"{title}, level {row.level}"
 
 
-def _outcomes(scores: Scores) -> list[tuple[int, int]]:
-    return [(scores["samples"], right) for right in scores["right_of_each"]]
+def arrow(gain: Estimate) -> str:
+    """An arrow for a difference whose interval leaves zero out."""
+    if gain.low <= 0 <= gain.high:
+        return ""
+    return "\u25b2 " if gain.value > 0 else "\u25bc "
 
 
-def _html(
-    name: str, n: int | None, before: Estimate, after: Estimate, gain: Estimate, cls: str = ""
-) -> str:
-    sure = gain.low > 0 or gain.high < 0
-    sign = "" if not sure else "\u25b2 " if gain.value > 0 else "\u25bc "
-    kind = "" if not sure else ' class="better"' if gain.value > 0 else ' class="worse"'
-    points = f"{sign}{100 * gain.value:+.1f} {_range(gain, '{:+.1f}')}"
+def _list(row: Row | None) -> list[Row]:
+    return [] if row is None else [row]
+
+
+def _tiles(measures: list[Comparison]) -> str:
+    """The means at a glance."""
+    tiles = ""
+    for measure in measures:
+        row = measure.mean
+        if row is None:
+            continue
+        shown = f"{points(row.after.value):.1f} %"
+        gain = ""
+        if row.before is not None and row.gain is not None:
+            shown = f"{points(row.before.value):.1f} \u2192 {shown}"
+            gain = f"<br><small>{_gain(row.gain)}</small>"
+        tiles += f"<div><dt>mean {escape(measure.name)}<dd>{shown}{gain}</div>"
+    return f'<dl class="few">{tiles}</dl>' if tiles else ""
+
+
+def _table(caption: str, rows: list[Row], paired: bool) -> str:
+    heads = ["before", "after", "difference (points)"] if paired else ["right (%)"]
+    columns = "".join(f'<th scope="col">{head}' for head in ("task", "problems", *heads))
     return (
-        f'<tr class="{cls}"><th scope="row">{escape(name)}<td>{"" if n is None else f"{n:,}"}'
-        f"<td>{100 * before.value:.1f} {_range(before)}<td>{100 * after.value:.1f} {_range(after)}"
-        f"<td{kind}>{points}<td>{_bars(before, after)}"
+        f'<div class="wide"><table><caption>{escape(caption)}</caption><thead><tr>{columns}'
+        '<th scope="col"><span class="unseen">picture</span></thead>'
+        f"{''.join(map(_html, rows))}</table></div>"
     )
+
+
+def _html(row: Row) -> str:
+    cells = ""
+    if row.before is not None and row.gain is not None:
+        worth = "better" if row.gain.value > 0 else "worse"
+        kind = f' class="{worth}"' if arrow(row.gain) else ""
+        cells = f"<td>{_rate(row.before)}<td>{_rate(row.after)}<td{kind}>{_gain(row.gain)}"
+    else:
+        cells = f"<td>{_rate(row.after)}"
+    problems = "" if row.n is None else f"{row.n:,}"
+    cls = "mean" if row.n is None else ""
+    return (
+        f'<tr class="{cls}"><th scope="row">{escape(title_of(row))}<td>{problems}'
+        f"{cells}<td>{_bars(row.before, row.after)}"
+    )
+
+
+def _rate(estimate: Estimate) -> str:
+    return f"{points(estimate.value):.1f} {_range(estimate)}"
+
+
+def _gain(gain: Estimate) -> str:
+    return f"{arrow(gain)}{points(gain.value):+.1f} {_range(gain, '{:+.1f}')}"
 
 
 def _range(estimate: Estimate, form: str = "{:.1f}") -> str:
-    low, high = form.format(100 * estimate.low), form.format(100 * estimate.high)
+    low, high = form.format(points(estimate.low)), form.format(points(estimate.high))
     return f"<small>({low} to {high})</small>"
 
 
-def _bars(before: Estimate, after: Estimate) -> str:
-    """Both estimates as points on their intervals; a screen reader has the numbers beside it."""
+def _bars(before: Estimate | None, after: Estimate) -> str:
+    """The estimates as points on their intervals; a screen reader has the numbers beside it."""
+    drawn = [(after, 15, "new")] if before else [(after, 11, "new")]
+    drawn = ([(before, 7, "old")] if before else []) + drawn
     marks = "".join(
         f'<path class="line {cls}" d="M{_place(e.low):.1f} {y}H{_place(e.high):.1f}"/>'
         f'<circle class="{cls}" cx="{_place(e.value):.1f}" cy="{y}" r="3.5"/>'
-        for e, y, cls in ((before, 7, "old"), (after, 15, "new"))
+        for e, y, cls in drawn
     )
     grid = "".join(f"M{_place(share):g} 1V21" for share in (0.0, 0.5, 1.0))
     return (

@@ -19,6 +19,7 @@ import torch
 
 from ingle.errors import ConfigError, IngleError
 from ingle.models import build_model, load_model, save_model
+from ingle.prompt.tokenizer import Tokenizer
 from ingle.tasks import sums
 from ingle.tasks.base import Verdict
 from ingle.training.data import Mixture
@@ -132,6 +133,26 @@ def test_groups_that_teach_nothing_and_replies_cut_off_change_nothing(
     assert "policy" not in entries[0]
     start = weights(parent)
     assert all(torch.equal(start[name], value) for name, value in weights(tmp_path).items())
+
+
+def test_a_raw_base_is_asked_in_plain_text(
+    parent: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """R1-Zero: no token of the chat's format, the thought opened as in the base's text."""
+    asked: list[list[int]] = []
+    sample = grpo.Sampler.sample
+
+    def spy(self: grpo.Sampler, prompts: list[list[int]], *rest: object) -> object:
+        asked.extend(prompts)
+        return sample(self, prompts, *rest)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(grpo.Sampler, "sample", spy)
+    run = short(parent, steps=1, raw=True)
+    train_grpo(run, tmp_path, compiled=False, processes=1)
+    tokenizer, rng = Tokenizer.load(parent), random.Random("0:0:0")
+    questions = [ASKED.problem(rng).question for _ in range(run.prompts)]
+    assert [tokenizer.decode(prompt) for prompt in asked] == [f"{q}\n\n" for q in questions]
+    assert all(prompt[-2] == tokenizer.special("<think>") for prompt in asked)
 
 
 def test_dapo_draws_anew_for_groups_that_teach_nothing(

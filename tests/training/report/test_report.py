@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from ingle.privacy.statement import canonical, make_statement
 from ingle.statistics import wilson
 from ingle.training.evaluation import evaluate
 from ingle.training.evaluation.asking import Answer, Asking
@@ -205,7 +206,9 @@ def test_before_and_after_with_intervals(learning: Path) -> None:
     (learning / "evaluation.json").write_text(json.dumps({"before": before, "after": after}))
     text, found = page(learning)
     rows = re.findall(r'<tr class="">.*?(?=<tr|</table>)', text, re.S)
-    assert found.tags.count("table") == 3  # pass@1, pass@4, levels
+    assert found.tags.count("table") == 6  # pass@1, pass@4, maj@4, each by task and by level
+    assert "Addition and subtraction, level 3" in text and "Everything else, level" not in text
+    assert "<dt>mean maj@4<dd>" in text
     old, new = (e["tasks"]["sums"]["pass"]["1"]["value"] for e in (before, after))
     assert f"<td>{100 * old:.1f} <small>" in rows[0]
     assert f"\u25b2 {100 * (new - old):+.1f}" in rows[0]
@@ -213,13 +216,12 @@ def test_before_and_after_with_intervals(learning: Path) -> None:
     mean = sum(after["tasks"][t]["rate"] for t in ("sums", "gcd")) / 2
     assert "mean, small talk left out" in text
     assert f"<td>{100 * mean:.1f} " in text.partition("mean, small talk")[2].partition("<tr")[0]
-    assert "sums, level 3" in text and "chat, level" not in text
     assert "out/&lt;4&gt;" in text
 
 
 def test_the_same_problems_narrow_the_difference(learning: Path) -> None:
-    """Twice the same outcomes: next to no doubt if the problems were the same (Wilson's intervals
-    are not quite symmetric), and a wide interval if they were not."""
+    """Twice the same outcomes: little doubt if the problems were the same (30 of them, twice each),
+    and a wide interval if they were not."""
     before, after = told({"sums": 0.5}, 2), told({"sums": 0.5}, 2)
     widths = []
     for seed in (0, 1):
@@ -228,9 +230,29 @@ def test_the_same_problems_narrow_the_difference(learning: Path) -> None:
         found = re.search(r"<td>\+0.0 <small>\((.*?) to (.*?)\)", page(learning)[0])
         assert found
         widths.append(float(found[2]) - float(found[1]))
-    assert widths[0] < 0.5
+    assert widths[0] == pytest.approx(100 * 2 * 1.96 * math.sqrt(0.5) / 32, abs=0.1)
     low, high = wilson(30, 60)
     assert widths[1] > 100 * (high - low)
+
+
+def test_without_a_parent_there_is_one_column(learning: Path) -> None:
+    after = told({"sums": 0.9, "gcd": 0.5}, 1)
+    (learning / "evaluation.json").write_text(json.dumps({"before": None, "after": after}))
+    text, found = page(learning)
+    assert "<h2>Accuracy</h2>" in text and "Before and after" not in text
+    assert "difference" not in text and 'scope="col">right (%)' in text
+    assert found.tags.count("table") == 2
+
+
+def test_figures_of_an_earlier_checkpoint_are_called_that(learning: Path) -> None:
+    after = told({"sums": 0.9}, 1) | {"sha256": "ab" * 32}
+    (learning / "evaluation.json").write_text(json.dumps({"before": None, "after": after}))
+    statement = make_statement({"model.safetensors": "ab" * 32}, {}, 1, [], {})
+    (learning / "provenance.json").write_bytes(canonical(statement))
+    assert "earlier checkpoint" not in page(learning)[0]
+    statement = make_statement({"model.safetensors": "cd" * 32}, {}, 2, [], {})
+    (learning / "provenance.json").write_bytes(canonical(statement))
+    assert "earlier checkpoint" in page(learning)[0]
 
 
 @pytest.mark.parametrize("content", ["{}", "[", "[1]", '{"before": {}, "after": {}}', "null"])

@@ -1,0 +1,1 @@
+"""Many processes: one run's weights, experts and streams divided among those torchrun starts."""
