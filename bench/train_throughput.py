@@ -21,12 +21,12 @@ Work of a step, in FLOPs, is what the mathematics needs, whatever either side co
 
     sum over documents of L tokens:  6 L P + 3 layers heads (Q + V) L (L + 1)
 
-P are the parameters a token is multiplied with: all matrices (attention, router, shared and
-*chosen* experts, dense layers, head) but the embedding, which is looked up; 6 is 2 forward and 4 backward.
-The second term is causal attention, scores of width Q and values of width V over the L (L + 1) / 2
-pairs that see each other, 2 FLOPs each forward and 4 backward. Norms, rotation, softmax and the
-optimiser count as nothing. The rate is divided by that of a 2048-cubed fp32 product on all threads,
-the best of eight, measured in every round just before the sides take their turns.
+P are the parameters a token is multiplied with: all matrices (attention, router, shared experts and
+the chosen ones, dense layers, head) without the embedding, which is looked up; 6 is 2 forward and
+4 backward. The second term is causal attention, scores of width Q and values of width V over the
+L (L + 1) / 2 pairs that see each other, 2 FLOPs each forward and 4 backward. Norms, rotation,
+softmax and the optimiser count as nothing. The rate is divided by that of a 2048-cubed fp32 product
+on all threads, the best of eight, measured in every round just before the sides take their turns.
 
 Sides run in turn in living processes, one at a time. Beside the wall clock stands CPU time, which
 another program on the machine lengthens less.
@@ -36,74 +36,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import multiprocessing
 import os
-import random
 import resource
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import nullcontext, suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from compare import excess
-from torch import Tensor
+from train_sides import CORES, TOKENS, WORKED, How, documents_of, run_ours, run_peer
 
-from ingle.models import build_model, read_config, save_model
+from ingle.models import build_model, save_model
 from ingle.models.deepseek_v3 import DeepseekV3Config
-from ingle.prompt.tokenizer import Tokenizer
-from ingle.training.balance import update_router_biases
-from ingle.training.checkpoint import load_weights
-from ingle.training.data import Document, Mixture, batch_at
-from ingle.training.loop import Run, can_compile, write_tokenizer
-from ingle.training.next_token import NextToken
-from ingle.training.optim import OptimConfig, Optimizers
+from ingle.training.loop import Run, write_tokenizer
 from ingle.training.presets import model_preset
-from ingle.training.recipes import TASK_WEIGHTS
-from ingle.training.streams import Streams
-
-TOKENS, STREAMS, LENGTH, LONGEST = 8192, 2, 128, 512
-RATE, CLIP = 1e-3, 1.0
-READY = 16  # steps whose batches the peer has before the clock starts
-CORES = os.cpu_count() or 1
-WORKED = Mixture(TASK_WEIGHTS, chat=False)
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The worked examples laid end to end and cut every `length` tokens: no padding anywhere."""
-
-    length: int
-
-    def describes(self) -> str:
-        return WORKED.describes()
-
-    def documents(self, rng: random.Random, tokenizer: Tokenizer) -> Iterator[Document]:
-        ids: list[int] = []
-        for document in WORKED.documents(rng, tokenizer):
-            ids += document.tokens
-            while len(ids) >= self.length:
-                row, ids = ids[: self.length], ids[self.length :]
-                yield Document(row, [True] * self.length)
-
-
-@dataclass(frozen=True)
-class How:
-    """Settings of the peer. pieces: a step is cut into, gradients added up."""
-
-    compiled: bool = False
-    processes: int = 1
-    pieces: int = 1
-    experts: str = "grouped_mm"
-    attention: str = "sdpa"
-    packed: bool = False
-
 
 SEARCH: list[tuple[str, tuple]] = [
     ("compiled", (True,)), ("processes", (2,)), ("pieces", (2, 4)),
@@ -252,82 +203,6 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (int(0.7 * free), int(0.7 * free)))
 
 
-def serve(step: Callable[[int], float], processes: Callable[[], list[int]]) -> None:
-    """One step, then as many as every line of the input says; seconds and CPU seconds of a turn."""
-    print(json.dumps({"loss": step(0)}), flush=True)
-    done = 1
-    for line in sys.stdin:
-        wall, cpu = time.perf_counter(), cpu_seconds(processes())
-        for _ in range(int(line)):
-            step(done)
-            done += 1
-        spent = time.perf_counter() - wall, cpu_seconds(processes()) - cpu
-        print(json.dumps({"seconds": spent[0], "cpu": spent[1]}), flush=True)
-
-
-def cpu_seconds(processes: list[int]) -> float:
-    """User and system time of processes so far; 0 where the system does not tell."""
-    total = 0
-    for pid in processes:
-        try:
-            after_name = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
-        except OSError:
-            return 0.0
-        total += int(after_name[11]) + int(after_name[12])
-    return total / os.sysconf("SC_CLK_TCK")
-
-
-def algorithm_of(ragged: bool, mtp: bool = False) -> NextToken:
-    length = TOKENS // STREAMS
-    documents = WORKED if ragged else Rows(LENGTH)
-    return NextToken(
-        documents, 0, STREAMS, length, LONGEST, 0.3 if mtp else 0.0, length // 8 if mtp else 0
-    )
-
-
-def run_ours(folder: Path, ragged: bool, shipped: bool) -> None:
-    """training/loop.py's step; shipped: with MTP, Muon and balanced routers."""
-    config = read_config(folder)
-    assert isinstance(config, DeepseekV3Config)
-    if shipped:
-        model = build_model(replace(config, num_nextn_predict_layers=1), 1, "reference").train()
-    else:
-        model = build_model(config, kernels="reference").train()
-        load_weights(folder, model)
-    optimizers = Optimizers(model, OptimConfig())
-    adam = torch.optim.AdamW(model.parameters(), RATE, fused=True)
-    algorithm = algorithm_of(ragged, shipped)
-    with Streams(model, algorithm, STREAMS, folder, can_compile(), CORES) as streams:
-
-        def step(number: int) -> float:
-            loss = streams.gradient([(number, stream) for stream in range(STREAMS)])
-            with streams.resting():
-                torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-                if shipped:
-                    optimizers.step(1.0)
-                else:
-                    adam.step()
-                    adam.zero_grad(set_to_none=True)
-            if shipped:
-                update_router_biases(model, 5e-3)
-            return loss.parts[0]
-
-        own = [os.getpid(), *(h.process.pid or 0 for h in streams.helpers)]
-        serve(step, lambda: own)
-
-
-def documents_of(folder: Path, ragged: bool, number: int) -> list[Tensor]:
-    """The token ids of every document of a step."""
-    tokenizer, source = Tokenizer.load(folder), algorithm_of(ragged)
-    found: list[Tensor] = []
-    for stream in range(STREAMS):
-        draw = number * STREAMS + stream
-        batch = batch_at(source.documents, tokenizer, 0, draw, source.length, LONGEST)
-        counts = batch.starts_T.unique_consecutive(return_counts=True)[1].tolist()
-        found += [ids for ids in batch.tokens_T.split(counts) if len(ids) > 1]  # no padding
-    return found
-
-
 def work_of(
     config: DeepseekV3Config, folder: Path, ragged: bool, steps: int
 ) -> tuple[list[float], list[int]]:
@@ -343,94 +218,6 @@ def work_of(
     lengths = [[len(d) for d in documents_of(folder, ragged, s + 1)] for s in range(steps)]
     work = [sum(n * per_token + pair * n * (n + 1) / 2 for n in some) for some in lengths]
     return work, [sum(some) for some in lengths]
-
-
-def pieces_of(
-    folder: Path, ragged: bool, how: How, number: int, rank: int
-) -> list[dict[str, Tensor | int]]:
-    """A process's share of a step as arguments of the peer's model.
-
-    Rows are filled up at their end, where causal attention needs no mask; packed documents have
-    positions that begin anew, from which transformers makes its mask.
-    """
-    documents = sorted(documents_of(folder, ragged, number), key=len)
-    targets = sum(len(ids) - 1 for ids in documents)
-    mine, pieces = documents[rank :: how.processes], []
-    for i in range(how.pieces):
-        some = mine[i * len(mine) // how.pieces : (i + 1) * len(mine) // how.pieces]
-        piece: dict[str, Tensor | int] = {"num_items_in_batch": targets}
-        if how.packed:
-            firsts = [torch.where(torch.arange(len(ids)) > 0, ids, -100) for ids in some]
-            piece |= {
-                "input_ids": torch.cat(some)[None], "labels": torch.cat(firsts)[None],
-                "position_ids": torch.cat([torch.arange(len(ids)) for ids in some])[None],
-            }  # fmt: skip
-        else:
-            padded = torch.nn.utils.rnn.pad_sequence(some, True, -100)
-            piece |= {"input_ids": padded.clamp(min=0), "labels": padded}
-        pieces.append(piece)
-    return pieces
-
-
-def run_peer(folder: Path, ragged: bool, how: How, rank: int = 0, pipe: Any = None) -> None:
-    """transformers' model; with two processes this one is rank 0 and starts rank 1."""
-    from transformers import AutoModelForCausalLM
-
-    torch.set_num_threads(CORES // how.processes)
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, experts_implementation=how.experts,
-        attn_implementation=how.attention,
-    ).train()  # fmt: skip
-    model.config.use_cache = False
-    parameters = list(model.parameters())
-    optimizer = torch.optim.AdamW(parameters, RATE, fused=True)
-    other, pids = pipe, [os.getpid()]
-    if how.processes > 1:
-        if rank == 0:
-            other, process = start_other(folder, ragged, how)
-            pids.append(process.pid or 0)
-        meeting = f"file://{folder}/{os.getppid() if rank else os.getpid()}"
-        torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=how.processes)
-        model = torch.nn.parallel.DistributedDataParallel(model)
-    forward = torch.compile(model, dynamic=ragged) if how.compiled else model
-    ready = [pieces_of(folder, ragged, how, number, rank) for number in range(READY)]
-
-    def step(number: int) -> float:
-        total, pieces = 0.0, ready[number % READY]
-        for piece in pieces:
-            alone = how.processes == 1 or piece is pieces[-1]
-            with nullcontext() if alone else model.no_sync():
-                loss = forward(**piece).loss
-                (loss * how.processes).backward()  # gradients of processes are averaged
-            total += float(loss.detach())
-        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        return total
-
-    def both(number: int) -> float:
-        if other is None:
-            return step(number)
-        other.send(number)
-        mine = step(number)
-        return mine + other.recv()
-
-    if rank == 0:
-        serve(both, lambda: pids)
-        return
-    with suppress(EOFError):
-        while True:
-            pipe.send(step(pipe.recv()))
-
-
-def start_other(folder: Path, ragged: bool, how: How) -> tuple[Any, Any]:
-    """Rank 1 and the pipe to it."""
-    context = multiprocessing.get_context("spawn")
-    ours, theirs = context.Pipe()
-    process = context.Process(target=run_peer, args=(folder, ragged, how, 1, theirs), daemon=True)
-    process.start()
-    theirs.close()
-    return ours, process
 
 
 def gemm_rate(side: int = 2048) -> float:

@@ -42,7 +42,7 @@ from ingle.training.loop import can_compile, write_tokenizer
 from ingle.training.metrics import MetricsLog
 from ingle.training.optim import OptimConfig, Optimizers, rate_factor
 from ingle.training.origin import origin_of
-from ingle.training.reinforcement.policy import Lesson, pack_lessons
+from ingle.training.reinforcement.policy import Lesson, any_length, pack_lessons
 from ingle.training.reinforcement.rollout import Sampler
 from ingle.training.report.page import write_report
 from ingle.training.streams import StepLoss, open_streams
@@ -128,7 +128,8 @@ class Distillation:
     @torch.no_grad()
     def _taught(self, tokens_T: Tensor, starts_T: Tensor, targets_T: Tensor) -> TaughtBatch:
         teacher_TV = self.model(tokens_T[None], starts_T)[0].float().log_softmax(-1)
-        return TaughtBatch(tokens_T, starts_T, targets_T != -100, teacher_TV)
+        tensors = tokens_T, starts_T, targets_T != -100, teacher_TV
+        return TaughtBatch(*map(any_length, tensors))  # rollouts are packed without padding
 
 
 _ARRAYS = ("tokens", "starts", "targets")
