@@ -53,7 +53,8 @@ from train_sides import CORES, TOKENS, WORKED, How, documents_of, run_ours, run_
 
 from ingle.models import build_model, save_model
 from ingle.models.deepseek_v3 import DeepseekV3Config
-from ingle.training.loop import Run, write_tokenizer
+from ingle.training.loop import Run
+from ingle.training.opening import write_tokenizer
 from ingle.training.presets import model_preset
 
 SEARCH: list[tuple[str, tuple]] = [

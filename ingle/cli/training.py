@@ -101,7 +101,7 @@ def say_lost(run: Run, folder: Path) -> None:
     """Which tasks lose documents that are too long, on stderr; ConfigError where one loses many."""
     from ingle.prompt.tokenizer import Tokenizer
     from ingle.training.data import Mixture, check_lengths
-    from ingle.training.loop import write_tokenizer
+    from ingle.training.opening import write_tokenizer
 
     if not isinstance(run.mixture, Mixture) or not leads():
         return

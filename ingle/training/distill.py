@@ -14,7 +14,6 @@ Legend: T tokens of a packed stream, V vocabulary, K likeliest tokens.
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Sequence
@@ -28,24 +27,21 @@ from torch import Tensor
 
 from ingle.engine.request import SamplingParams
 from ingle.errors import ConfigError
-from ingle.models import build_model, load_model
+from ingle.models import load_model
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
 from ingle.parallel.layout import Layout, Precision
-from ingle.parallel.shard import lay_out
 from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import Balance, update_router_biases
-from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from ingle.training.data import PAD, Mixture, PackedBatch, batch_at
-from ingle.training.loop import can_compile, write_tokenizer
 from ingle.training.metrics import MetricsLog
-from ingle.training.optim import OptimConfig, Optimizers, rate_factor
-from ingle.training.origin import origin_of
+from ingle.training.opening import open_run
+from ingle.training.optim import OptimConfig, rate_factor
 from ingle.training.reinforcement.policy import Lesson, any_length, pack_lessons
 from ingle.training.reinforcement.rollout import Sampler
 from ingle.training.report.page import write_report
-from ingle.training.streams import StepLoss, open_streams
+from ingle.training.streams import StepLoss
 
 Way = Literal["forward", "on-policy"]
 
@@ -182,26 +178,16 @@ def train_distill(
     the processes divide the student among them as in `loop.train`; each has a teacher of its own.
     """
     check_tokenizers(run.teacher, run.parent)
-    model = build_model(run.model, run.seed).train()
-    load_weights(run.parent, model)
-    layout = lay_out(model, run.precision, expert_parallel)
-    optimizers = Optimizers(model, run.optim, layout)
-    done = load_checkpoint(folder, model, optimizers)
-    origin = origin_of(run, folder, done)
-    if layout.leads:
-        write_tokenizer(run, folder)
-    layout.wait()
-    log = MetricsLog(folder, run, done) if layout.leads else None
-    last = min(run.steps, stop_after or run.steps)
+    opened = open_run(run, folder, expert_parallel, stop_after=stop_after)
+    layout, last = opened.layout, opened.last
+    log = MetricsLog(folder, run, opened.done) if layout.leads else None
     algorithm = Distillation(
         run.way, run.teacher, run.mixture, run.seed, run.streams,
         run.batch_tokens // run.streams, run.longest, run.top_k,
     )  # fmt: skip
-    count = processes or os.cpu_count() or 1
-    compiled = compiled and can_compile()
-    with open_streams(layout, algorithm, run.streams, folder, compiled, count) as streams:
+    with opened.streams(algorithm, compiled, processes) as streams:
         student = _Student(run, layout, folder) if run.way == "on-policy" else None
-        for step in range(done, last):
+        for step in range(opened.done, last):
             started = time.perf_counter()
             jobs: Sequence[Any] = [(step, stream) for stream in range(run.streams)]
             if student is not None:
@@ -210,12 +196,12 @@ def train_distill(
             loss = streams.gradient(jobs)
             with streams.resting():
                 norm = layout.clip(run.clip)
-                optimizers.step(run.learning_rate(step))
-            balance = update_router_biases(model, run.bias_speed)
+                opened.optimizers.step(run.learning_rate(step))
+            balance = update_router_biases(opened.model, run.bias_speed)
             if log is not None:
                 _report(log, run, step, loss, norm, balance, started)
             if (step + 1) % run.save_every == 0 or step + 1 == last:
-                save_checkpoint(folder, model, optimizers, step + 1, origin)
+                opened.save(step + 1)
                 if layout.leads:
                     write_report(folder)
     return layout.assembled().eval()

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ingle.models import build_model
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
 from ingle.parallel.layout import Precision
-from ingle.parallel.shard import lay_out
-from ingle.tasks import SHIPPED, TRAINED
 from ingle.training.balance import Balance, update_router_biases
-from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
-from ingle.training.data import Documents, Mixture
+from ingle.training.data import Documents
 from ingle.training.metrics import MetricsLog
 from ingle.training.next_token import NextToken
-from ingle.training.optim import OptimConfig, Optimizers, rate_factor
-from ingle.training.origin import Traced, origin_of
+from ingle.training.opening import open_run
+from ingle.training.optim import OptimConfig, rate_factor
 from ingle.training.report.page import write_report
-from ingle.training.streams import StepLoss, open_streams
-from ingle.training.tokenizer import build_tokenizer
+from ingle.training.streams import StepLoss
 
 
 @dataclass(frozen=True)
@@ -85,64 +77,24 @@ def train(
     one a core, at most one a stream of the run). Started by torchrun, the processes it made do that
     instead, each with its part of the weights; expert_parallel: how many of them share experts.
     """
-    model = build_model(run.model, run.seed, kernels="reference").train()
-    if run.parent is not None:
-        load_weights(run.parent, model)
-    layout = lay_out(model, run.precision, expert_parallel)
-    optimizers = Optimizers(model, run.optim, layout)
-    done = load_checkpoint(folder, model, optimizers)
-    origin = origin_of(run, folder, done)
-    if layout.leads:
-        write_tokenizer(run, folder)
-    layout.wait()
-    compiled = compiled and can_compile()
-    log = MetricsLog(folder, run, done) if layout.leads else None
-    last = min(run.steps, stop_after or run.steps)
-    algorithm, processes = run.algorithm(), processes or os.cpu_count() or 1
-    with open_streams(layout, algorithm, run.streams, folder, compiled, processes) as streams:
-        for step in range(done, last):
+    opened = open_run(run, folder, expert_parallel, "reference", stop_after)
+    model, layout, last = opened.model, opened.layout, opened.last
+    log = MetricsLog(folder, run, opened.done) if layout.leads else None
+    with opened.streams(run.algorithm(), compiled, processes) as streams:
+        for step in range(opened.done, last):
             started = time.perf_counter()
             loss = streams.gradient([(step, stream) for stream in range(run.streams)])
             with streams.resting():
                 norm = layout.clip(run.clip)
-                optimizers.step(run.learning_rate(step))
+                opened.optimizers.step(run.learning_rate(step))
             balance = update_router_biases(model, run.bias_speed_at(step))
             if log is not None:
                 _report(log, run, step, loss, norm, balance, started)
             if (step + 1) % run.save_every == 0 or step + 1 == last:
-                save_checkpoint(folder, model, optimizers, step + 1, origin)
+                opened.save(step + 1)
                 if layout.leads:
                     write_report(folder)
     return layout.assembled().eval()
-
-
-def write_tokenizer(run: Traced, folder: Path) -> None:
-    """The parent's tokenizer, or a fresh one; its files become part of the run's folder.
-
-    A fresh one knows the words of the shipped reasoner's tasks, or those of all trained tasks where
-    the run asks more.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    if run.parent is None:
-        asked = run.mixture.weights if isinstance(run.mixture, Mixture) else {}
-        tasks = TRAINED if set(asked).difference(SHIPPED) else SHIPPED
-        build_tokenizer(folder, run.model.vocab_size, run.model.max_position_embeddings, tasks)
-    else:
-        for name in ("tokenizer.json", "tokenizer_config.json"):
-            shutil.copyfile(run.parent / name, folder / name)
-
-
-def can_compile() -> bool:
-    """torch.compile needs a C++ compiler; without one the same loop runs eagerly."""
-    from torch._inductor.cpp_builder import get_cpp_compiler
-
-    try:
-        get_cpp_compiler()
-    except Exception as error:  # inductor raises its own types when it finds none
-        print(f"No C++ compiler ({type(error).__name__}): training runs uncompiled, about a "
-              "quarter slower.", file=sys.stderr)  # fmt: skip
-        return False
-    return True
 
 
 def _report(

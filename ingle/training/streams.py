@@ -136,6 +136,7 @@ class _Gradient:
         self.tokenizer = Tokenizer.load(tokenizer_folder)
         self.loss: Callable = algorithm.loss
         if compiled:
+            model.tables()  # code for a model without them would be compiled anew once it has them
             self.loss = torch.compile(algorithm.loss, dynamic=False)
 
     def batches(self, job: Any) -> list[Any]:

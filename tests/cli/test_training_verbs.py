@@ -12,7 +12,8 @@ import torch
 
 from ingle.models import build_model, save_model
 from ingle.training.data import Mixture
-from ingle.training.loop import Run, write_tokenizer
+from ingle.training.loop import Run
+from ingle.training.opening import write_tokenizer
 from ingle.training.presets import model_preset
 
 FILE = """

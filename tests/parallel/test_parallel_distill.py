@@ -11,7 +11,8 @@ from launch import HERE, differences, logged, torchrun
 from ingle.models import build_model, save_model
 from ingle.training.data import Mixture
 from ingle.training.distill import DistillRun, Way, train_distill
-from ingle.training.loop import Run, write_tokenizer
+from ingle.training.loop import Run
+from ingle.training.opening import write_tokenizer
 from ingle.training.optim import OptimConfig
 from ingle.training.presets import model_preset
 

@@ -13,7 +13,8 @@ from launch import HERE, differences, logged, torchrun
 sys.path.insert(0, str(HERE.parent / "training" / "reinforcement"))
 
 from ingle.models import build_model, save_model
-from ingle.training.loop import Run, write_tokenizer
+from ingle.training.loop import Run
+from ingle.training.opening import write_tokenizer
 from ingle.training.presets import model_preset
 from ingle.training.reinforcement.grpo import GrpoRun, train_grpo
 

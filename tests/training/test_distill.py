@@ -18,7 +18,8 @@ from ingle.training.distill import (
     reverse_divergence,
     train_distill,
 )
-from ingle.training.loop import Run, write_tokenizer
+from ingle.training.loop import Run
+from ingle.training.opening import write_tokenizer
 from ingle.training.optim import OptimConfig
 from ingle.training.presets import model_preset
 from ingle.training.tokenizer import build_tokenizer

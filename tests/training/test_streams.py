@@ -14,8 +14,9 @@ from ingle.models.causal_lm import CausalLM
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import expert_loads
 from ingle.training.data import Mixture
-from ingle.training.loop import Run, train, write_tokenizer
+from ingle.training.loop import Run, train
 from ingle.training.loss import count_targets, training_loss
+from ingle.training.opening import write_tokenizer
 from ingle.training.presets import model_preset
 from ingle.training.recipes import TASK_WEIGHTS
 from ingle.training.streams import Streams

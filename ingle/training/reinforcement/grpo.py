@@ -9,7 +9,6 @@ Legend: P prompts, G rollouts of a prompt.
 
 from __future__ import annotations
 
-import os
 import random
 import time
 from collections.abc import Iterator, Sequence
@@ -23,20 +22,17 @@ import torch
 from ingle.engine.request import SamplingParams
 from ingle.errors import ConfigError
 from ingle.kernels.quantized import Kind
-from ingle.models import build_model, save_model
+from ingle.models import save_model
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig, WithExperts
 from ingle.parallel.layout import Precision
-from ingle.parallel.shard import lay_out
 from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.tasks import Problem
 from ingle.training.balance import update_router_biases
-from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from ingle.training.data import PAD, Mixture, raw_prompt
-from ingle.training.loop import can_compile, write_tokenizer
+from ingle.training.opening import open_run, write_tokenizer
 from ingle.training.optim import OptimConfig, Optimizers, rate_factor
-from ingle.training.origin import origin_of
 from ingle.training.reinforcement.grpo_log import GrpoLog
 from ingle.training.reinforcement.objectives import (
     Objective,
@@ -50,7 +46,7 @@ from ingle.training.reinforcement.rewards import Reward, RewardWeights, reward
 from ingle.training.reinforcement.rollout import Completion, Reply, Sampler, read_reply
 from ingle.training.reinforcement.routing import routing_disagreement
 from ingle.training.report.page import write_report
-from ingle.training.streams import Gradients, open_streams
+from ingle.training.streams import Gradients
 
 
 @dataclass(frozen=True)
@@ -166,32 +162,21 @@ def train_grpo(
     each process asks its share of the questions, with a whole copy of the weights for its engine,
     and all learn from all answers; expert_parallel: how many share experts while they do.
     """
-    model = build_model(run.model, run.seed).train()
-    load_weights(run.parent, model)
-    layout = lay_out(model, run.precision, expert_parallel)
-    optimizers = Optimizers(model, run.optim, layout)
-    done = load_checkpoint(folder, model, optimizers)
-    origin = origin_of(run, folder, done)
-    if layout.leads:
-        write_tokenizer(run, folder)
-    layout.wait()
-    log = GrpoLog(folder, run, done) if layout.leads else None
-    last = min(run.steps, stop_after or run.steps)
-    algorithm = run.algorithm()
-    count = processes or os.cpu_count() or 1
-    compiled = compiled and can_compile()
-    with open_streams(layout, algorithm, run.streams, folder, compiled, count) as streams:
-        loop = _Loop(run, optimizers, streams, folder, done)
-        for step in range(done, last):
+    opened = open_run(run, folder, expert_parallel, stop_after=stop_after)
+    layout, last = opened.layout, opened.last
+    log = GrpoLog(folder, run, opened.done) if layout.leads else None
+    with opened.streams(run.algorithm(), compiled, processes) as streams:
+        loop = _Loop(run, opened.optimizers, streams, folder, opened.done)
+        for step in range(opened.done, last):
             clock = Clock()
             groups = loop.collect(step, clock)
             losses, norms = loop.learn(step, groups, clock)
-            balance = update_router_biases(model, run.bias_speed)
+            balance = update_router_biases(opened.model, run.bias_speed)
             found = loop.disagreement
             if log is not None:
                 log.write(step, groups, losses, norms, balance, clock.seconds, found)
             if (step + 1) % run.save_every == 0 or step + 1 == last:
-                save_checkpoint(folder, model, optimizers, step + 1, origin)
+                opened.save(step + 1)
                 for _ in layout.in_turn():
                     loop.reference.settle(step + 1)
                 if log is None:

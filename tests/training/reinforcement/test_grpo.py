@@ -23,7 +23,8 @@ from ingle.prompt.tokenizer import Tokenizer
 from ingle.tasks import sums
 from ingle.tasks.base import Verdict
 from ingle.training.data import Mixture
-from ingle.training.loop import Run, write_tokenizer
+from ingle.training.loop import Run
+from ingle.training.opening import write_tokenizer
 from ingle.training.optim import OptimConfig
 from ingle.training.presets import model_preset
 from ingle.training.reinforcement import grpo

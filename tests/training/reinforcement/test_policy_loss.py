@@ -12,7 +12,7 @@ import torch
 from ingle.models import build_model
 from ingle.models.causal_lm import CausalLM
 from ingle.prompt.tokenizer import Tokenizer
-from ingle.training.loop import write_tokenizer
+from ingle.training.opening import write_tokenizer
 from ingle.training.presets import model_preset
 from ingle.training.reinforcement.objectives import advantages, objective_preset, token_weights
 from ingle.training.reinforcement.policy import PARTS, Lesson, Policy, pack_lessons

@@ -19,7 +19,7 @@ from ingle.kernels.quantized import Kind
 from ingle.models import build_model, load_model
 from ingle.models.causal_lm import CausalLM
 from ingle.models.llama import LlamaConfig
-from ingle.training.loop import can_compile
+from ingle.training.opening import can_compile
 from ingle.training.presets import model_preset
 from ingle.training.reinforcement.grpo import train_grpo
 from ingle.training.reinforcement.objectives import objective_preset

@@ -1,0 +1,230 @@
+"""The two sides of train_throughput.py: a training step here and one of transformers' model."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import random
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ingle.models import build_model, read_config
+from ingle.models.deepseek_v3 import DeepseekV3Config
+from ingle.prompt.tokenizer import Tokenizer
+from ingle.training.balance import update_router_biases
+from ingle.training.checkpoint import load_weights
+from ingle.training.data import Document, Mixture, batch_at
+from ingle.training.loop import can_compile
+from ingle.training.next_token import NextToken
+from ingle.training.optim import OptimConfig, Optimizers
+from ingle.training.recipes import TASK_WEIGHTS
+from ingle.training.streams import Streams
+
+TOKENS, STREAMS, LENGTH, LONGEST = 8192, 2, 128, 512
+RATE, CLIP = 1e-3, 1.0
+READY = 16  # steps whose batches the peer has before the clock starts
+CORES = os.cpu_count() or 1
+WORKED = Mixture(TASK_WEIGHTS, chat=False)
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The worked examples laid end to end and cut every `length` tokens: no padding anywhere."""
+
+    length: int
+
+    def describes(self) -> str:
+        return WORKED.describes()
+
+    def documents(self, rng: random.Random, tokenizer: Tokenizer) -> Iterator[Document]:
+        ids: list[int] = []
+        for document in WORKED.documents(rng, tokenizer):
+            ids += document.tokens
+            while len(ids) >= self.length:
+                row, ids = ids[: self.length], ids[self.length :]
+                yield Document(row, [True] * self.length)
+
+
+@dataclass(frozen=True)
+class How:
+    """Settings of the peer. pieces: a step is cut into, gradients added up."""
+
+    compiled: bool = False
+    processes: int = 1
+    pieces: int = 1
+    experts: str = "grouped_mm"
+    attention: str = "sdpa"
+    packed: bool = False
+
+
+def algorithm_of(ragged: bool, mtp: bool = False) -> NextToken:
+    length = TOKENS // STREAMS
+    documents = WORKED if ragged else Rows(LENGTH)
+    return NextToken(
+        documents, 0, STREAMS, length, LONGEST, 0.3 if mtp else 0.0, length // 8 if mtp else 0
+    )
+
+
+def documents_of(folder: Path, ragged: bool, number: int) -> list[Tensor]:
+    """The token ids of every document of a step."""
+    tokenizer, source = Tokenizer.load(folder), algorithm_of(ragged)
+    found: list[Tensor] = []
+    for stream in range(STREAMS):
+        draw = number * STREAMS + stream
+        batch = batch_at(source.documents, tokenizer, 0, draw, source.length, LONGEST)
+        counts = batch.starts_T.unique_consecutive(return_counts=True)[1].tolist()
+        found += [ids for ids in batch.tokens_T.split(counts) if len(ids) > 1]  # no padding
+    return found
+
+
+def serve(step: Callable[[int], float], processes: Callable[[], list[int]]) -> None:
+    """One step, then as many as every line of the input says; seconds and CPU seconds of a turn."""
+    print(json.dumps({"loss": step(0)}), flush=True)
+    done = 1
+    for line in sys.stdin:
+        wall, cpu = time.perf_counter(), cpu_seconds(processes())
+        for _ in range(int(line)):
+            step(done)
+            done += 1
+        spent = time.perf_counter() - wall, cpu_seconds(processes()) - cpu
+        print(json.dumps({"seconds": spent[0], "cpu": spent[1]}), flush=True)
+
+
+def cpu_seconds(processes: list[int]) -> float:
+    """User and system time of processes so far; 0 where the system does not tell."""
+    total = 0
+    for pid in processes:
+        try:
+            after_name = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+        except OSError:
+            return 0.0
+        total += int(after_name[11]) + int(after_name[12])
+    return total / os.sysconf("SC_CLK_TCK")
+
+
+def run_ours(folder: Path, ragged: bool, shipped: bool) -> None:
+    """training/loop.py's step; shipped: with MTP, Muon and balanced routers."""
+    config = read_config(folder)
+    assert isinstance(config, DeepseekV3Config)
+    if shipped:
+        model = build_model(replace(config, num_nextn_predict_layers=1), 1, "reference").train()
+    else:
+        model = build_model(config, kernels="reference").train()
+        load_weights(folder, model)
+    optimizers = Optimizers(model, OptimConfig())
+    adam = torch.optim.AdamW(model.parameters(), RATE, fused=True)
+    algorithm = algorithm_of(ragged, shipped)
+    with Streams(model, algorithm, STREAMS, folder, can_compile(), CORES) as streams:
+
+        def step(number: int) -> float:
+            loss = streams.gradient([(number, stream) for stream in range(STREAMS)])
+            with streams.resting():
+                torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+                if shipped:
+                    optimizers.step(1.0)
+                else:
+                    adam.step()
+                    adam.zero_grad(set_to_none=True)
+            if shipped:
+                update_router_biases(model, 5e-3)
+            return loss.parts[0]
+
+        own = [os.getpid(), *(h.process.pid or 0 for h in streams.helpers)]
+        serve(step, lambda: own)
+
+
+def pieces_of(
+    folder: Path, ragged: bool, how: How, number: int, rank: int
+) -> list[dict[str, Tensor | int]]:
+    """A process's share of a step as arguments of the peer's model.
+
+    Rows are filled up at their end, where causal attention needs no mask; packed documents have
+    positions that begin anew, from which transformers makes its mask.
+    """
+    documents = sorted(documents_of(folder, ragged, number), key=len)
+    targets = sum(len(ids) - 1 for ids in documents)
+    mine, pieces = documents[rank :: how.processes], []
+    for i in range(how.pieces):
+        some = mine[i * len(mine) // how.pieces : (i + 1) * len(mine) // how.pieces]
+        piece: dict[str, Tensor | int] = {"num_items_in_batch": targets}
+        if how.packed:
+            firsts = [torch.where(torch.arange(len(ids)) > 0, ids, -100) for ids in some]
+            piece |= {
+                "input_ids": torch.cat(some)[None], "labels": torch.cat(firsts)[None],
+                "position_ids": torch.cat([torch.arange(len(ids)) for ids in some])[None],
+            }  # fmt: skip
+        else:
+            padded = torch.nn.utils.rnn.pad_sequence(some, True, -100)
+            piece |= {"input_ids": padded.clamp(min=0), "labels": padded}
+        pieces.append(piece)
+    return pieces
+
+
+def run_peer(folder: Path, ragged: bool, how: How, rank: int = 0, pipe: Any = None) -> None:
+    """transformers' model; with two processes this one is rank 0 and starts rank 1."""
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(CORES // how.processes)
+    model = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, experts_implementation=how.experts,
+        attn_implementation=how.attention,
+    ).train()  # fmt: skip
+    model.config.use_cache = False
+    parameters = list(model.parameters())
+    optimizer = torch.optim.AdamW(parameters, RATE, fused=True)
+    other, pids = pipe, [os.getpid()]
+    if how.processes > 1:
+        if rank == 0:
+            other, process = start_other(folder, ragged, how)
+            pids.append(process.pid or 0)
+        meeting = f"file://{folder}/{os.getppid() if rank else os.getpid()}"
+        torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=how.processes)
+        model = torch.nn.parallel.DistributedDataParallel(model)
+    forward = torch.compile(model, dynamic=ragged) if how.compiled else model
+    ready = [pieces_of(folder, ragged, how, number, rank) for number in range(READY)]
+
+    def step(number: int) -> float:
+        total, pieces = 0.0, ready[number % READY]
+        for piece in pieces:
+            alone = how.processes == 1 or piece is pieces[-1]
+            with nullcontext() if alone else model.no_sync():
+                loss = forward(**piece).loss
+                (loss * how.processes).backward()  # gradients of processes are averaged
+            total += float(loss.detach())
+        torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        return total
+
+    def both(number: int) -> float:
+        if other is None:
+            return step(number)
+        other.send(number)
+        mine = step(number)
+        return mine + other.recv()
+
+    if rank == 0:
+        serve(both, lambda: pids)
+        return
+    with suppress(EOFError):
+        while True:
+            pipe.send(step(pipe.recv()))
+
+
+def start_other(folder: Path, ragged: bool, how: How) -> tuple[Any, Any]:
+    """Rank 1 and the pipe to it."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=run_peer, args=(folder, ragged, how, 1, theirs), daemon=True)
+    process.start()
+    theirs.close()
+    return ours, process
