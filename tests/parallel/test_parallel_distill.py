@@ -47,4 +47,5 @@ def test_two_processes_distil_as_one(tmp_path: Path) -> None:
         for mine, theirs in zip(one, two, strict=True):
             assert mine["divergence"] > 0
             assert theirs["divergence"] == pytest.approx(mine["divergence"], abs=2e-6)
-        assert max(differences(tmp_path / "one" / way, tmp_path / "two" / way).values()) < 2e-5
+        # Muon makes every direction of a gradient equally long, so also those that are rounding
+        assert max(differences(tmp_path / "one" / way, tmp_path / "two" / way).values()) < 5e-4
