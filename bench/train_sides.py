@@ -23,8 +23,8 @@ from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import update_router_biases
 from ingle.training.checkpoint import load_weights
 from ingle.training.data import Document, Mixture, batch_at
-from ingle.training.loop import can_compile
 from ingle.training.next_token import NextToken
+from ingle.training.opening import can_compile
 from ingle.training.optim import OptimConfig, Optimizers
 from ingle.training.recipes import TASK_WEIGHTS
 from ingle.training.streams import Streams
