@@ -3,7 +3,8 @@
     python bench/server_overhead.py [MODEL] [--width 16] [--rounds 20] [--tokens 900] [--json]
 
 Both sides write the same greedy answers to the same prompts, end-of-sequence forbidden. The engine
-alone is `Engine.step` in a loop in one process. The server is asked over HTTP from another process,
+alone is `Engine.step` in a loop in one process. Neither drafts: whether drafts pay is decided by
+the clock, and would differ from run to run. The server is asked over HTTP from another process,
 streamed and whole; each round measures all three, in an order that turns, and what is compared is
 the median of the rounds' ratios. The asking process shares the machine's cores with the server, so
 part of what is measured is its own work.
@@ -46,11 +47,12 @@ def main() -> None:
     rng = random.Random(1)
     names = ("sums", "gcd", "countdown", "products")
     questions = [sample(rng, names[i % 4], 2, "test").question for i in range(args.width)]
-    llm = LLM(args.model, max_sequences=32)
+    llm = LLM(args.model, max_sequences=32, speculative="off")
     tokenizer = llm.tokenizer
     assert tokenizer is not None
     prompts = [llm.encoder.encode([{"role": "user", "content": q}], tokenizer) for q in questions]
-    command = [sys.executable, "-m", "ingle", "serve", "--port", "0", "--json", "--log", "off"]
+    command = [sys.executable, "-m", "ingle", "serve", "--port", "0", "--json", "--log", "off",
+               "--speculative", "off"]  # fmt: skip
     rows: dict[str, list[float]] = {"engine": [], "whole": [], "stream": []}
     with subprocess.Popen(
         command + ([args.model] if args.model else []), stdout=subprocess.PIPE, text=True

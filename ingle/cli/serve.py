@@ -72,6 +72,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--max-waiting", type=int, default=1024, metavar="N", help="queue length (%(default)s)"
     )
     parser.add_argument(
+        "--speculative",
+        choices=("auto", "on", "off"),
+        default="auto",
+        help="drafts by the model's MTP module, which change no answer: while the clock says that "
+        "they pay (auto), always, never",
+    )
+    parser.add_argument(
         "--stream-interval",
         type=_milliseconds,
         default=STREAM_MILLISECONDS,
@@ -153,6 +160,7 @@ def _serve(
         loaded = load(
             args.model, **weights_options(args), **admission(args),
             max_sequences=args.max_sequences, max_waiting=args.max_waiting,
+            speculative=args.speculative,
         )  # fmt: skip
     service = make_service(
         loaded, args.name, args.stream_interval / 1000, measure_bandwidth(PROBE_MEGABYTES)

@@ -17,7 +17,7 @@ async function greet() {
     context = model.context_length;
     $("model").textContent = model.id;
     showSeal(await sealReport());
-    drawExamples($("examples"), model.examples.slice(0, SHOWN_EXAMPLES), ask);
+    drawExamples($("examples"), someOf(model.examples), ask);
     if (model.examples.length) {
       $("welcome-text").textContent =
         "A small model that thinks before it answers. It runs on this server; " +
@@ -26,6 +26,12 @@ async function greet() {
   } catch (error) {
     fail(error);
   }
+}
+
+/** The first example, and others by chance: who comes again sees what else can be asked. */
+function someOf([first = "", ...others]) {
+  const drawn = others.map((text) => ({ text, at: Math.random() })).sort((a, b) => a.at - b.at);
+  return [first, ...drawn.map(({ text }) => text)].filter(Boolean).slice(0, SHOWN_EXAMPLES);
 }
 
 /** @param {{state: string}} seal */
