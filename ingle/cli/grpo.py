@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--task", action="append", help="only this task; may be repeated")
     parser.add_argument("--levels", help="for example 4,5 (default)")
     parser.add_argument("--rate", type=float, help="peak learning rate of AdamW")
+    parser.add_argument(
+        "--quant", choices=("int8", "int4", "fp8"),
+        help="rollouts from a copy of the weights rounded to this; what is trained stays fp32, and "
+        "each token's experts are those that the copy chose",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, help="length of the run")
     parser.add_argument("--seed", type=int, help="another run of the same recipe")
     parser.add_argument(
@@ -78,7 +84,7 @@ def _recipe(args: argparse.Namespace, parent: Path) -> GrpoRun:
         "levels": levels_of(args.levels),
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
-    return grpo_run(parent, args.objective, **given)
+    return replace(grpo_run(parent, args.objective, **given), quant=args.quant or "")
 
 
 def _read(path: Path) -> GrpoRun:

@@ -55,8 +55,10 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_grpo_by_options_and_by_a_file(nano: Path, tmp_path: Path) -> None:
     words = ["grpo", str(nano), "--steps", "1", "--task", "sums", "--levels", "1", "--no-compile"]
-    out, _ = ingle(*words, "--out", str(tmp_path / "a"), "--json", "--objective", "dr_grpo")
+    out, _ = ingle(*words, "--out", str(tmp_path / "a"), "--json", "--objective", "dr_grpo",
+                    "--quant", "int8")  # fmt: skip
     assert json.loads(out)["run"] == "grpo-dr_grpo"
+    assert "routing_disagreement" in (tmp_path / "a" / "metrics.jsonl").read_text("utf-8")
     names = {path.name for path in (tmp_path / "a").iterdir()}
     assert {"model.safetensors", "metrics.jsonl", "samples.jsonl", "report.html"} <= names
     assert {"provenance.json", "bom.cdx.json", "tokenizer.json"} <= names
