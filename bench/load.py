@@ -116,7 +116,7 @@ class Load:
 
     async def keep_asking(self, client: Client, seed: int, until: float) -> None:
         rng = random.Random(seed)
-        names = [name for name in TASKS if name != "chat"]
+        names = [name for name in TASKS if name != "small_talk"]
         while time.perf_counter() < until:
             question = sample(rng, rng.choice(names), 2, "test").question
             status = await self.ask(question, client)

@@ -26,14 +26,14 @@ from ingle.training.data import Document, Mixture, batch_at
 from ingle.training.next_token import NextToken
 from ingle.training.opening import can_compile
 from ingle.training.optim import OptimConfig, Optimizers
-from ingle.training.recipes import TASK_WEIGHTS
+from ingle.training.recipes import FIRST_WEIGHTS
 from ingle.training.streams import Streams
 
 TOKENS, STREAMS, LENGTH, LONGEST = 8192, 2, 128, 512
 RATE, CLIP = 1e-3, 1.0
 READY = 16  # steps whose batches the peer has before the clock starts
 CORES = os.cpu_count() or 1
-WORKED = Mixture(TASK_WEIGHTS, chat=False)
+WORKED = Mixture(FIRST_WEIGHTS, chat=False)
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from ingle import LLM
 from ingle.models import resolve_model
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.statistics import Estimate, mean_of_estimates, paired_difference
-from ingle.tasks import Problem
+from ingle.tasks import TRAINED, Problem
 from ingle.training.data import Document, Mixture, chat_document
 from ingle.training.distill import train_distill
 from ingle.training.evaluation.asking import Asking, ask_model
@@ -34,6 +34,7 @@ from ingle.training.optim import OptimConfig
 from ingle.training.presets import model_preset
 from ingle.training.recipes import distill_run, pretrain_run
 from ingle.training.traces import write_traces
+from ingle.training.vocabulary import exchange_words
 
 TASKS = (
     "sums", "products", "gcd", "base_conversion", "sorting", "spell_backward", "letter_counting",
@@ -53,7 +54,8 @@ def main() -> None:
     args = parser.parse_args()
     teacher = resolve_model(args.teacher)
     student = args.out / "student"
-    train(pretrain_run("nano"), student)
+    train(pretrain_run("nano"), args.out / "base")
+    exchange_words(args.out / "base", student, TRAINED)  # those of the teacher
     found = {"start": measured(student, args), "teacher": measured(teacher, args)}
     for way in WAYS:
         folder = args.out / way

@@ -1,6 +1,6 @@
 """Turn a finished run into the shipped folder: bf16 weights, tokenizer, defaults and a card.
 
-    python runs/ship.py out/mini-sft [--n 600] [--seed 7]
+    python runs/ship.py out/grow/settle [--n 600] [--seed 7] [--set gsm8k=test.jsonl]
 
 The card's accuracies are measured here, on the bf16 weights as shipped. One file per release: git
 keeps every version of a weight file for ever, so this is no step of an experiment.
@@ -20,9 +20,11 @@ import torch
 
 from ingle.engine.llm import LLM
 from ingle.models import load_model, save_model
-from ingle.tasks import TASKS, examples
+from ingle.tasks import TASKS, TRANSFER
 from ingle.training.evaluation.asking import Asking, ask_model
-from ingle.training.evaluation.evaluate import examine, task_exam
+from ingle.training.evaluation.comparison import FILE, compare, points
+from ingle.training.evaluation.evaluate import Exam, examine, task_exam
+from ingle.training.evaluation.open_sets import judge, read_open_set
 from ingle.training.origin import derived_from, digests
 from ingle.training.report.card import CARD, Words, card
 from ingle.training.report.history import Stage, lineage
@@ -49,6 +51,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=600, help="problems per task for the card")
     parser.add_argument("--seed", type=int, default=7)
     parser.add_argument("--before", default="", help="a sentence on what the run's parent was")
+    parser.add_argument("--set", action="append", default=[], metavar="NAME=FILE",
+                        help="an open set to report, as of `ingle eval`")  # fmt: skip
     args = parser.parse_args()
     model = load_model(args.run, torch.float32)
     save_model(model, REASONER, torch.bfloat16)
@@ -60,21 +64,48 @@ def main() -> None:
     stages = lineage(args.run)
     origin = derived_from(args.run, "ingle-reasoner", {"name": "ship", "dtype": "bfloat16"})
     origin.write(REASONER, json.loads((args.run / "progress.json").read_text("utf-8"))["step"])
-    evaluation = {"before": None, "after": measured(llm, args.n, args.seed)}
-    text = card(REASONER, evaluation, words(args.before, stages), stages)
+    evaluation = {"before": None, "after": measured(llm, args)}
+    told = f"{args.before} {what_changed(args.run)}".strip()
+    text = card(REASONER, evaluation, words(told, stages), stages)
     (REASONER / CARD).write_text(text, "utf-8")
     note_release()
     print(text)
 
 
-def measured(llm: LLM, n: int, seed: int) -> dict[str, Any]:
-    """One greedy answer to n fresh problems of each task, as `ingle eval --json` tells it."""
-    asking = Asking(seed=seed)
-    found = examine(ask_model(llm), [task_exam(task, n, seed) for task in TASKS], asking)
+def measured(llm: LLM, args: argparse.Namespace) -> dict[str, Any]:
+    """One greedy answer to n fresh problems of each task, those for transfer among them, and to
+    open sets, as `ingle eval --json` tells it."""
+    asking = Asking(max_tokens=500, seed=args.seed)
+    exams = [task_exam(task, args.n, args.seed) for task in (*TASKS, *TRANSFER)]
+    for name, _, file in (text.partition("=") for text in args.set):
+        exams.append(Exam(read_open_set(name, Path(file), args.n, args.seed), judge))
+    found = examine(ask_model(llm), exams, asking)
     return {
-        "model": "reasoner", "seed": seed, "asked": asdict(asking),
+        "model": "reasoner", "seed": args.seed, "asked": asdict(asking),
         "acceptance": list(llm.engine.stats().acceptance), **found.as_json(),
     }  # fmt: skip
+
+
+def what_changed(run: Path) -> str:
+    """What the last stage changed, if `ingle eval --against parent --record` has measured it."""
+    kept = json.loads((run / FILE).read_text("utf-8")) if (run / FILE).is_file() else {}
+    if not kept.get("before"):
+        return ""
+    asked, said = kept["after"]["asked"], []
+    for measure in compare(kept):
+        if (row := measure.mean) is None or row.before is None or row.gain is None:
+            continue
+        before, after, gain, low, high = (
+            points(share)
+            for share in (row.before.value, row.after.value, row.gain.value, row.gain.low,
+                          row.gain.high)
+        )  # fmt: skip
+        interval = f"95 % interval {low:+.1f} to {high:+.1f}"
+        said.append(f"{measure.name} {before:.1f} to {after:.1f} % ({gain:+.1f}, {interval})")
+    return (
+        f"Before and after the last stage, {asked['samples']} answers to each problem at "
+        f"temperature {asked['temperature']:g}, means over the tasks: {', '.join(said)}."
+    )
 
 
 def note_release() -> None:
@@ -90,12 +121,14 @@ def words(before: str, stages: Sequence[Stage]) -> Words:
     harder = any(stage.config.get("mixture", {}).get("harder") for stage in stages)
     untrained = "" if harder else "Levels 4 and 5 of every task were never trained. "
     return Words(
-        title="The shipped reasoner", front=FRONT, asked=examples(), limits=LIMITS,
+        title="The shipped reasoner", front=FRONT, limits=LIMITS,
+        asked=[task.EXAMPLES[0] for task in TASKS.values()],
         lead="It thinks in short checkable lines and then answers. It was trained from random "
         "weights by this repository, on two CPU cores, on problems this repository generates; no "
         "other text was used.",
         made="`runs/mini.sh`: pre-training on worked examples as plain text, then fine-tuning on "
-        f"chats with a rate that decays to zero. {before} Muon for matrices, AdamW for the rest. "
+        "chats, of eight tasks; then `runs/grow.py`: the other tasks at a constant rate, then all "
+        f"with a rate that decays to zero. {before} Muon for matrices, AdamW for the rest. "
         f"{untrained}The figures above are those of `ingle eval` on the weights as shipped, in "
         "bf16.".replace("  ", " "),
     )  # fmt: skip

@@ -25,8 +25,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which fresh problems, which samples")
     parser.add_argument(
         "--task", action="append",
-        help="only this task; may be repeated. Groups: shipped (default), trained (of a new run), "
-        "transfer (never trained)",
+        help="only this task; may be repeated. Groups: trained (default), first (of those from "
+        "nothing), transfer (never trained)",
     )  # fmt: skip
     parser.add_argument("--levels", help="for example 1,2,3 or 4 (default: the trained levels)")
     parser.add_argument(
@@ -103,7 +103,7 @@ def _exams(args: argparse.Namespace) -> list[Exam]:
     from ingle.training.evaluation.evaluate import Exam, task_exam
     from ingle.training.evaluation.open_sets import judge, read_open_set
 
-    tasks = _tasks(args.task or ([] if args.set else ["shipped"]))
+    tasks = _tasks(args.task or ([] if args.set else ["trained"]))
     for name in ("n", "at_a_time"):
         if getattr(args, name) < 1:
             raise InvalidRequestError(f"{name} must be at least 1.", name)
@@ -124,9 +124,9 @@ def _exams(args: argparse.Namespace) -> list[Exam]:
 
 def _tasks(chosen: list[str]) -> list[str]:
     """Names of tasks, of groups or both, as tasks; each once."""
-    from ingle.tasks import ALL_TASKS, SHIPPED, TRAINED, TRANSFER
+    from ingle.tasks import ALL_TASKS, FIRST, TRAINED, TRANSFER
 
-    groups = {"shipped": SHIPPED, "trained": TRAINED, "transfer": TRANSFER}
+    groups = {"trained": TRAINED, "first": FIRST, "transfer": TRANSFER}
     for name in chosen:
         if name not in groups and name not in ALL_TASKS:
             names = ", ".join([*groups, *ALL_TASKS])

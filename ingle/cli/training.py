@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", "Run", "GrpoRun", "DistillRun")
 PRESETS = ("nano", "mini", "tiny")
-TASKS = ("shipped", "trained")
+TASKS = ("first", "trained")
 
 
 def add_run_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
@@ -40,8 +40,8 @@ def add_run_arguments(parser: argparse.ArgumentParser, stage: str) -> None:
 def add_tasks(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--tasks", choices=TASKS,
-        help="what is learned: shipped, the tasks of the reasoner that ships (default), or "
-        "trained, all that are ever trained; the folder is then out/PRESET-trained-STAGE",
+        help="what is learned: first, the eight that a model from nothing begins with (default), "
+        "or trained, all that are ever trained; the folder is then out/PRESET-trained-STAGE",
     )  # fmt: skip
 
 
@@ -76,7 +76,7 @@ def given(args: argparse.Namespace) -> dict[str, Any]:
 def stage_folder(preset: str, stage: str, tasks: str | None) -> Path:
     """Where a stage lies if nothing else is said: by the name that `recipes.stage_name` gives its
     run, told here because nothing heavy is imported before the process is sealed."""
-    named = f"{tasks}-" if tasks not in (None, "shipped") else ""
+    named = f"{tasks}-" if tasks not in (None, "first") else ""
     return Path("out") / f"{preset}-{named}{stage}"
 
 

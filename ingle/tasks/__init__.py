@@ -82,23 +82,23 @@ ALL_TASKS: dict[str, ModuleType] = {
     "rotate_matrix": rotate_matrix,
 }
 
-# What the reasoner in `reasoner/` was trained on; its tokenizer and its card are made from it.
-SHIPPED = (
+# What a model from nothing learns first (`runs/mini.sh`).
+FIRST = (
     "sums", "products", "gcd", "base_conversion", "sorting", "spell_backward", "letter_counting",
     "countdown", "chat",
 )  # fmt: skip
 # Asked as they are, never trained: how much carries over.
 TRANSFER = ("binary_alternation", "isomorphic_strings", "course_schedule", "rotate_matrix")
-# What a new run is trained on; small talk comes with a sentence for all of them.
+# All that is ever trained; small talk comes with a sentence for all of them.
 TRAINED = tuple(name for name in ALL_TASKS if name not in (*TRANSFER, "chat"))
 
-# The shipped reasoner's tasks by name: what it is asked where nothing else is said.
-TASKS = {name: ALL_TASKS[name] for name in SHIPPED}
+# What the reasoner in `reasoner/` knows, by name: what is asked where nothing else is said.
+TASKS = {name: ALL_TASKS[name] for name in TRAINED}
 
 TEST_SHARE = 0.1
 
 __all__ = [
-    "ALL_TASKS", "SHIPPED", "TASKS", "TRAINED", "TRANSFER", "Problem", "Split", "Verdict",
+    "ALL_TASKS", "FIRST", "TASKS", "TRAINED", "TRANSFER", "Problem", "Split", "Verdict",
     "examples", "sample", "split_of", "verify",
 ]  # fmt: skip
 
@@ -131,7 +131,7 @@ def verify(problem: Problem, answer_text: str) -> Verdict:
     return verdict
 
 
-def examples(tasks: Sequence[str] = SHIPPED) -> list[str]:
+def examples(tasks: Sequence[str] = TRAINED) -> list[str]:
     """Typical questions, one or two a task, for the page, the banner and the chat."""
     first = list(countdown.EXAMPLES)
     rest = [text for name in tasks if name != "countdown" for text in ALL_TASKS[name].EXAMPLES]

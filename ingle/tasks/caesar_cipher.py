@@ -1,9 +1,10 @@
 """Caesar's cipher with the key given: each letter moves along the alphabet.
 
     Encrypt "fuzzy" with shift 3.                     Decrypt "ixccb" with shift 3.
-    f=06+3=09=i u=21+3=24=x z=26+3-26=03=c ...        i=09-3=06=f x=24-3=21=u c=03-3+26=26=z ...
+    f=06+3=09=i u=21+3=24=x z=26+3=29-26=03=c ...     i=09-3=06=f c=03+26=29-3=26=z ...
 
-Letters are numbered from a=01 to z=26; what falls off one end comes in at the other.
+Letters are numbered from a=01 to z=26; what would fall off one end comes in at the other: a number
+beyond 26 loses 26, one that is too small for the shift gains 26 first.
 """
 
 from __future__ import annotations
@@ -86,6 +87,7 @@ def verify(problem: Problem, text: str) -> Verdict:
 def _step(letter: str, shift: int) -> str:
     number = ord(letter) - 96
     moved = number + shift
-    wrap = "-26" if moved > 26 else "+26" if moved < 1 else ""
     end = (moved - 1) % 26 + 1
-    return f"{letter}={number:02d}{shift:+d}{wrap}={end:02d}={chr(end + 96)}"
+    raised = f"+26={number + 26}" if moved < 1 else ""
+    lowered = f"={moved}-26" if moved > 26 else ""
+    return f"{letter}={number:02d}{raised}{shift:+d}{lowered}={end:02d}={chr(end + 96)}"

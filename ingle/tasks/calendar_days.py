@@ -1,10 +1,12 @@
 """Days of the week, some days later or earlier.
 
     Today is Monday. What day is it in 45 days?
-    45/7=6r3 1+3=4
+    1+45
+    45/7=6r3
+    1+3=4
 
 Sunday is 0, Monday 1, and so on; only the remainder by seven counts, and a sum of seven or more
-loses seven (`5+3-7=1`), one below zero gains it (`1-3+7=5`).
+loses seven (`5+3=8 8-7=1`), a day too small for a difference gains it (`1+7=8 8-3=5`).
 """
 
 from __future__ import annotations
@@ -66,12 +68,20 @@ def generate(rng: random.Random, level: int) -> Problem:
 
 
 def solve(day: int, moved: int) -> str:
-    """The remainder by seven, then one sum; the result is the number of the day."""
+    """What is asked, the remainder by seven, then one sum; its result is the number of the day."""
     rest = abs(moved) % 7
+    lines = [f"{day}{moved:+d}"]
+    if abs(moved) >= 7:
+        lines.append(f"{abs(moved)}/7={abs(moved) // 7}r{rest}")
+    facts = []
+    if moved < 0 and day < rest:
+        facts.append(f"{day}+7={day + 7}")
+        day += 7
     total = day + rest if moved > 0 else day - rest
-    wrap = "-7" if total >= 7 else "+7" if total < 0 else ""
-    fact = f"{abs(moved)}/7={abs(moved) // 7}r{rest} " if abs(moved) >= 7 else ""
-    return f"{fact}{day}{'+' if moved > 0 else '-'}{rest}{wrap}={total % 7}"
+    facts.append(f"{day}{'+' if moved > 0 else '-'}{rest}={total}")
+    if total >= 7:
+        facts.append(f"{total}-7={total - 7}")
+    return "\n".join((*lines, " ".join(facts)))
 
 
 def verify(problem: Problem, text: str) -> Verdict:

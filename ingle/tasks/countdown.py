@@ -74,7 +74,7 @@ def generate(rng: random.Random, level: int) -> Problem:
     """Numbers up to 10 and target up to 50, 20 and 100, or big numbers and 200 (harder: 999)."""
     unsolvable = rng.random() < UNSOLVABLE_SHARE
     while True:
-        numbers = _numbers(rng, level)
+        numbers = draw_numbers(rng, level, 3)
         if unsolvable:
             target = rng.randint(1, _TARGETS[level])
             if _has_way(numbers, target):
@@ -139,15 +139,14 @@ def verify(problem: Problem, text: str) -> Verdict:
     return right()
 
 
-def _numbers(rng: random.Random, level: int) -> list[int]:
-    if level == 1:
-        return [rng.randint(1, 10) for _ in range(3)]
-    if level == 2:
-        return [rng.randint(1, 20) for _ in range(3)]
+def draw_numbers(rng: random.Random, level: int, count: int) -> list[int]:
+    """Numbers up to 10, up to 20, or one or two big ones among small ones (harder: rather two)."""
+    if level < 3:
+        return [rng.randint(1, 10 * level) for _ in range(count)]
     big = [rng.choice(_BIG) if rng.random() < 0.5 else rng.randint(10, 99)]
     if rng.random() < (0.3 if level == 3 else 0.7):
         big.append(rng.choice(_BIG))
-    numbers = big + [rng.randint(1, 12) for _ in range(3 - len(big))]
+    numbers = big + [rng.randint(1, 12) for _ in range(count - len(big))]
     rng.shuffle(numbers)
     return numbers
 

@@ -15,8 +15,9 @@ product and quotient, the latter where they are easy and whole. When such lines 
 search goes back to the four numbers; the target ends it with an exclamation mark.
 
 The search is guided: a trace visits a few dead ends, drawn at random, before the way that leads to
-the target, so that the way is at a random place (Guided Stream of Search, Moon
-et al. 2024).
+the target (Guided Stream of Search, Moon et al. 2024). It never turns round: pairs are tried in the
+order in which the numbers stand, and of a pair the sum first, so a search that draws its dead ends
+as it goes repeats none.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 
 from ingle.tasks import countdown
 from ingle.tasks.base import MAX_TRACE, Problem, Verdict
@@ -39,7 +41,6 @@ BARE, TEMPLATES = countdown.BARE, countdown.TEMPLATES
 PHRASES = BARE + TEMPLATES
 MAX_DEAD_ENDS = 10
 _TARGETS = {1: 50, 2: 100, 3: 200, 4: 500, 5: 999}
-_BIG = (25, 50, 75, 100)
 
 
 @dataclass(frozen=True)
@@ -61,7 +62,7 @@ class Move:
 def generate(rng: random.Random, level: int) -> Problem:
     """Numbers up to 10 and target up to 50, 20 and 100, or big numbers and 200 (harder: 999)."""
     while True:
-        numbers = _numbers(rng, level)
+        numbers = countdown.draw_numbers(rng, level, 4)
         solved = search(rng, numbers, _TARGETS[level])
         if solved is None:
             continue
@@ -147,31 +148,24 @@ def _leaf(step: Move, target: int) -> tuple[str, str | None]:
 def _visits(
     rng: random.Random, start: tuple[Number, ...], first: Move, second: Move
 ) -> Iterator[tuple[Move, list[Move]]]:
-    """First steps with the second steps tried below them; the last is the way."""
+    """First steps with the second steps tried below them, in the order of `moves`; the last is the
+    way."""
     dead_ends = rng.randint(0, MAX_DEAD_ENDS)
-    others = [move for move in moves(start) if move.fact != first.fact]
-    rng.shuffle(others)
-    for other in others:
-        if dead_ends < 3:
-            break
-        below = list(moves(other.left))
-        rng.shuffle(below)
-        tried = below[: rng.randint(2, 4)]
-        dead_ends -= len(tried)
-        yield other, tried
-    below = [move for move in moves(first.left) if move.fact != second.fact]
-    rng.shuffle(below)
-    yield first, [*below[: min(2, max(0, dead_ends))], second]
+    tries: list[int] = []
+    while dead_ends >= 3:
+        tries.append(rng.randint(2, 4))
+        dead_ends -= tries[-1]
+    others = _some(rng, _before(moves(start), first), len(tries))
+    for other, count in zip(others, tries, strict=False):
+        yield other, _some(rng, list(moves(other.left)), count)
+    yield first, [*_some(rng, _before(moves(first.left), second), max(0, dead_ends)), second]
 
 
-def _numbers(rng: random.Random, level: int) -> list[int]:
-    if level == 1:
-        return [rng.randint(1, 10) for _ in range(4)]
-    if level == 2:
-        return [rng.randint(1, 20) for _ in range(4)]
-    big = [rng.choice(_BIG) if rng.random() < 0.5 else rng.randint(10, 99)]
-    if rng.random() < (0.3 if level == 3 else 0.7):
-        big.append(rng.choice(_BIG))
-    numbers = big + [rng.randint(1, 12) for _ in range(4 - len(big))]
-    rng.shuffle(numbers)
-    return numbers
+def _before(found: Iterator[Move], way: Move) -> list[Move]:
+    return list(takewhile(lambda move: move.fact != way.fact, found))
+
+
+def _some(rng: random.Random, found: list[Move], count: int) -> list[Move]:
+    """As many of the moves, at most all, in their order."""
+    places = rng.sample(range(len(found)), min(count, len(found)))
+    return [found[place] for place in sorted(places)]

@@ -4,14 +4,14 @@
     S.#
     #..
     G..
-    1:12 2:23 3:123 S11 G31
+    1:1S2.3# 2:1#2.3. 3:1G2.3. S11 G31
     0:11
     1:12
     2:22
     3:23 32
     4:33 31!
 
-The first line lists the open columns of each row; then each line has the cells (row, then column)
+The first line numbers the cells of each row; then each line has the cells (row, then column)
 at one distance from S, found from those of the line before, looking up, left, right and down.
 """
 
@@ -76,8 +76,11 @@ def solve(rows: list[str]) -> tuple[str, int | None]:
     size = range(len(rows))
     places = {(r, c): rows[r][c] for r in size for c in range(len(rows[r])) if rows[r][c] != WALL}
     start, goal = (next(p for p, mark in places.items() if mark == m) for m in "SG")
-    opened = [f"{r + 1}:{''.join(str(p[1] + 1) for p in places if p[0] == r)}" for r in size]
-    lines = [f"{' '.join(opened)} S{_name(start)} G{_name(goal)}"]
+    cells = [
+        f"{number}:{''.join(f'{column}{mark}' for column, mark in enumerate(row, 1))}"
+        for number, row in enumerate(rows, 1)
+    ]
+    lines = [f"{' '.join(cells)} S{_name(start)} G{_name(goal)}"]
     seen, frontier, distance = {start}, [start], 0
     while frontier:
         shown = " ".join(map(_name, frontier))

@@ -2,13 +2,14 @@
 
     Solve the 4x4 sudoku 3___/42__/2_13/__2_.
     3___/42__/2_13/__2_
-    12=1 13=4 14=2 23=3 24=1 32=4 41=1 42=3 44=4
+    12:3___,_2__,3_42=1 13:31__,__12,____=4 14:314_,__3_,4___=2 ...
     3142/4231/2413/1324
 
-A line of cells (row, then column) says which digits each empty cell can still take, in the order of
-reading; where there is one only, it is filled at once. Then the grid is written again, and what is
-still empty gets another line. No guess is needed: on so small a grid elimination alone solves
-whatever has one solution (4,500 of 4,500 drawn with 10 to 12 empty cells).
+A line has the empty cells (row, then column), each with its row, its column and its box as they
+are, and the digits that these leave it; where there is one only, it is filled at once. Then the
+grid is written again, and what is still empty gets another line. No guess is needed: on so small a
+grid elimination alone solves whatever has one solution (4,500 of 4,500 drawn with 10 to 12 empty
+cells).
 """
 
 from __future__ import annotations
@@ -87,7 +88,7 @@ def solve(puzzle: Grid) -> tuple[str, Grid]:
         facts, before = [], grid.count(EMPTY)
         for cell in (cell for cell in range(16) if grid[cell] == EMPTY):
             digits = candidates(grid, cell)
-            facts.append(f"{cell // 4 + 1}{cell % 4 + 1}={digits}")
+            facts.append(f"{cell // 4 + 1}{cell % 4 + 1}:{_around(grid, cell)}={digits}")
             if len(digits) == 1:
                 grid[cell] = digits
         lines += [" ".join(facts), show(grid)]
@@ -105,6 +106,14 @@ def candidates(grid: Grid, cell: int) -> str:
     """The digits that the row, the column and the box of a cell leave."""
     seen = {grid[peer] for peer in _PEERS[cell]}
     return "".join(digit for digit in "1234" if digit not in seen)
+
+
+def _around(grid: Grid, cell: int) -> str:
+    row, column = cell // 4, cell % 4
+    corner = 8 * (row // 2) + 2 * (column // 2)
+    units = (range(4 * row, 4 * row + 4), range(column, 16, 4),
+             (corner, corner + 1, corner + 4, corner + 5))  # fmt: skip
+    return ",".join("".join(grid[place] for place in unit) for unit in units)
 
 
 def verify(problem: Problem, text: str) -> Verdict:

@@ -2,12 +2,12 @@
 
     What are the prime factors of 90?
     90/2=45r0>2
-    45/2=22r1 45/3=15r0>3
-    15/3=5r0>3
-    5>5
+    45/2=22r1 45/3=15r0>2*3
+    15/3=5r0>2*3*3
+    5>2*3*3*5
 
-A line ends where a prime divides; the next line goes on with the quotient, from the same prime. The
-last line is what no smaller prime divides.
+A line ends where a prime divides, with all primes found so far; the next line goes on with the
+quotient, from the same prime. The last line is what no smaller prime divides.
 """
 
 from __future__ import annotations
@@ -78,6 +78,7 @@ def solve(number: int) -> str:
     """The trial divisions by the primes whose square is at most the number left."""
     lines: list[str] = []
     facts: list[str] = []
+    found: list[int] = []
     prime = 2
     while prime * prime <= number:
         quotient, rest = divmod(number, prime)
@@ -85,9 +86,11 @@ def solve(number: int) -> str:
         if rest:
             prime = _next_prime(prime)
             continue
-        lines.append(f"{' '.join(facts)}>{prime}")
+        found.append(prime)
+        lines.append(f"{' '.join(facts)}>{'*'.join(map(str, found))}")
         facts, number = [], quotient
-    return "\n".join((*lines, f"{' '.join((*facts, str(number)))}>{number}"))
+    last = f"{' '.join((*facts, str(number)))}>{'*'.join(map(str, (*found, number)))}"
+    return "\n".join((*lines, last))
 
 
 def check(problem: Problem) -> str | None:

@@ -1,11 +1,11 @@
 """How much time passes between two times of day?
 
     How long is it from 22:40 to 01:15?
-    15-40+60=35
-    1-22-1+24=2>2:35
+    15+60=75 75-40=35
+    1+24=25 25-22=3 3-1=2>2:35
 
-From the right, as in a written subtraction: what is missing is borrowed (60, or 24 at midnight) and
-taken from the next field (-1).
+From the right, as in a written subtraction: what is missing is borrowed first (60, or 24 at
+midnight) and taken from the next field last (-1).
 """
 
 from __future__ import annotations
@@ -72,10 +72,15 @@ def solve(start: int, end: int, with_seconds: bool) -> str:
     lines, borrow = [], 0
     for unit, base in fields:
         one, other = end // unit % base, start // unit % base
-        left = one - other - borrow
-        taken = f"-{borrow}" if borrow else ""
+        left, facts = one - other - borrow, []
+        if left < 0:
+            facts.append(f"{one}+{base}={one + base}")
+            one += base
+        facts.append(f"{one}-{other}={one - other}")
+        if borrow:
+            facts.append(f"{one - other}-1={one - other - 1}")
         borrow = int(left < 0)
-        lines.append(f"{one}-{other}{taken}{f'+{base}' if borrow else ''}={left % base}")
+        lines.append(" ".join(facts))
     return "\n".join(lines) + f">{clock((end - start) % _DAY, with_seconds, padded=False)}"
 
 

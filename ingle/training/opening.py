@@ -17,7 +17,7 @@ from ingle.models import build_model
 from ingle.models.causal_lm import CausalLM
 from ingle.parallel.layout import Layout, Precision
 from ingle.parallel.shard import lay_out
-from ingle.tasks import SHIPPED, TRAINED
+from ingle.tasks import FIRST, TRAINED
 from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from ingle.training.data import Mixture
 from ingle.training.optim import OptimConfig, Optimizers
@@ -92,13 +92,13 @@ def open_run(
 def write_tokenizer(run: Traced, folder: Path) -> None:
     """The parent's tokenizer, or a fresh one; its files become part of the run's folder.
 
-    A fresh one knows the words of the shipped reasoner's tasks, or those of all trained tasks where
-    the run asks more.
+    A fresh one knows the words of the first tasks, or those of all trained tasks where the run asks
+    more.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if run.parent is None:
         asked = run.mixture.weights if isinstance(run.mixture, Mixture) else {}
-        tasks = TRAINED if set(asked).difference(SHIPPED) else SHIPPED
+        tasks = TRAINED if set(asked).difference(FIRST) else FIRST
         build_tokenizer(folder, run.model.vocab_size, run.model.max_position_embeddings, tasks)
     else:
         for name in ("tokenizer.json", "tokenizer_config.json"):

@@ -6,7 +6,7 @@ Stage lengths are in steps of 8,192 tokens.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ingle.errors import ConfigError
@@ -21,7 +21,7 @@ from ingle.training.reinforcement.grpo import GrpoRun
 from ingle.training.reinforcement.objectives import objective_preset
 
 # Drawn more often where a small model errs more: long traces and searches.
-TASK_WEIGHTS = {
+FIRST_WEIGHTS = {
     "sums": 1.1,
     "products": 0.7,
     "gcd": 1.3,
@@ -33,9 +33,19 @@ TASK_WEIGHTS = {
     "chat": 0.3,
 }
 
-# The next reasoner's: searches are the longest traces, small talk is one sentence.
+# All tasks from nothing: searches are the longest traces, small talk is one sentence.
 TRAINED_WEIGHTS = {task: 1.0 for task in TRAINED} | {
     "countdown": 2.0, "countdown4": 3.0, "small_talk": 0.3,
+}  # fmt: skip
+
+# Where the shipped reasoner goes on to all of them: what it knows is kept up.
+GROWING_WEIGHTS = {
+    "sums": 0.6, "products": 0.5, "gcd": 0.7, "base_conversion": 0.9, "sorting": 0.9,
+    "spell_backward": 0.5, "letter_counting": 0.4, "countdown": 1.2, "simple_equations": 0.8,
+    "number_sequence": 1.3, "lcm": 0.9, "fraction_simplification": 1.2,
+    "prime_factorization": 1.2, "count_bits": 0.8, "word_sorting": 1.7, "caesar_cipher": 1.3,
+    "countdown4": 2.0, "mini_sudoku": 1.4, "maze": 1.3, "syllogism": 0.9, "knights_knaves": 1.8,
+    "leg_counting": 1.0, "time_intervals": 0.9, "calendar_days": 0.9, "small_talk": 0.3,
 }  # fmt: skip
 
 # What reinforcement learning asks: the tasks with levels beyond the trained ones.
@@ -58,15 +68,13 @@ _STAGES = {
     "tiny": Stage(1250, 3000, OptimConfig(muon_lr=0.01, adam_lr=2e-3)),
 }
 
-_LONGEST = {"shipped": 512, "trained": 640}  # tokens of a document
+_LONGEST = {"first": 512, "trained": 640}  # tokens of a document
 
 
-def pretrain_run(
-    preset: str, steps: int | None = None, seed: int = 0, tasks: str = "shipped"
-) -> Run:
+def pretrain_run(preset: str, steps: int | None = None, seed: int = 0, tasks: str = "first") -> Run:
     """Worked examples as plain text, loss on every token, constant rate after the warm-up.
 
-    tasks: "shipped" or "trained", see `mixture_of_stage`.
+    tasks: "first" or "trained", see `mixture_of_stage`.
     """
     config = model_preset(preset)
     stage = _STAGES[preset]
@@ -79,7 +87,7 @@ def pretrain_run(
 
 
 def sft_run(
-    preset: str, parent: Path, steps: int | None = None, seed: int = 1, tasks: str = "shipped"
+    preset: str, parent: Path, steps: int | None = None, seed: int = 1, tasks: str = "first"
 ) -> Run:
     """Chats in the serving format, loss on the last answer, rate decaying to zero throughout.
 
@@ -95,26 +103,43 @@ def sft_run(
     )  # fmt: skip
 
 
-def stage_name(preset: str, stage: str, tasks: str = "shipped") -> str:
+def stage_name(preset: str, stage: str, tasks: str = "first") -> str:
     """What a stage's run and, in out/, its folder are called."""
-    return f"{preset}-{stage}" if tasks == "shipped" else f"{preset}-{tasks}-{stage}"
+    return f"{preset}-{stage}" if tasks == "first" else f"{preset}-{tasks}-{stage}"
 
 
 def mixture_of_stage(tasks: str, chat: bool) -> Mixture:
     """What a stage from nothing learns from; ConfigError for a name that is none.
 
-    shipped: the tasks of the reasoner that ships, on trained levels only. trained: all tasks that
+    first: the tasks that are learned first, on trained levels only. trained: all tasks that
     are ever trained, with a hundredth from the levels beyond, so that reinforcement learning finds
     something to begin with there, some traces that check themselves or mend a slip, and, of short
     answers in chats, 15 % without a thought, so that thinking can be turned off.
     """
     history = 0.08 if chat else 0.0
-    if tasks == "shipped":
-        return Mixture(TASK_WEIGHTS, chat, history)
+    if tasks == "first":
+        return Mixture(FIRST_WEIGHTS, chat, history)
     if tasks == "trained":
         no_think = 0.15 if chat else 0.0
         return Mixture(TRAINED_WEIGHTS, chat, history, harder=0.01, varied=True, no_think=no_think)
     raise ConfigError(f"No tasks {tasks!r}; choose from {', '.join(_LONGEST)}.")
+
+
+def learn_run(parent: Path, steps: int, seed: int = 3) -> Run:
+    """A fine-tuned model takes up the other trained tasks, at a constant rate."""
+    mixture = Mixture(GROWING_WEIGHTS, chat=True, history=0.08, varied=True, no_think=0.05)
+    return Run(
+        name="learn", model=read_config(parent), mixture=mixture, longest=640, steps=steps,
+        optim=OptimConfig(muon_lr=0.016, adam_lr=2.4e-3), seed=seed, parent=parent, warmup=20,
+        mtp_weight=0.2,
+    )  # fmt: skip
+
+
+def settle_run(parent: Path, steps: int, seed: int = 4) -> Run:
+    """What `learn_run` learns, more of it, with a rate that decays to zero."""
+    return replace(
+        learn_run(parent, steps, seed), name="settle", decay=1.0, bias_freeze=0.1,
+    )  # fmt: skip
 
 
 def edge_run(
@@ -127,7 +152,7 @@ def edge_run(
     """
     return Run(
         name="edge", model=read_config(parent), parent=parent,
-        mixture=Mixture(TASK_WEIGHTS, chat=True, history=0.08, harder=harder, hasty=hasty),
+        mixture=Mixture(FIRST_WEIGHTS, chat=True, history=0.08, harder=harder, hasty=hasty),
         steps=steps, optim=OptimConfig(muon_lr=0.004, adam_lr=6e-4), seed=seed, longest=640,
         warmup=10, decay=0.9, mtp_weight=0.2, bias_speed=0.0,
     )  # fmt: skip
@@ -148,7 +173,7 @@ def grpo_run(
 
 def mixture_of(tasks: Sequence[str] = (), levels: Sequence[int] | None = None) -> Mixture:
     """Chats of some tasks in equal shares, or of all as the reasoner was trained on them."""
-    weights = {name: 1.0 for name in tasks} or dict(TASK_WEIGHTS)
+    weights = {name: 1.0 for name in tasks} or dict(TRAINED_WEIGHTS)
     for name in weights:
         if name not in ALL_TASKS:
             raise ConfigError(f"No task {name!r}; choose from {', '.join(ALL_TASKS)}.")

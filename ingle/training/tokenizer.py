@@ -15,7 +15,7 @@ from pathlib import Path
 
 from ingle.errors import ConfigError
 from ingle.prompt.tokenizer import byte_symbols
-from ingle.tasks import ALL_TASKS, SHIPPED, chat, countdown, small_talk
+from ingle.tasks import ALL_TASKS, FIRST, chat, countdown, small_talk
 from ingle.tasks.words import COMMON, KNOWN
 
 BOS, EOS, PAD = "<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>", "<｜▁pad▁｜>"
@@ -31,7 +31,7 @@ _TRACE_WORDS = (" from",)
 
 def build_tokenizer(
     folder: Path, vocab_size: int = 512, model_max_length: int = 2048,
-    tasks: Sequence[str] = SHIPPED,
+    tasks: Sequence[str] = FIRST,
 ) -> None:  # fmt: skip
     """Write `tokenizer.json` and `tokenizer_config.json`, the same bytes for the same code.
 
@@ -58,7 +58,7 @@ def build_tokenizer(
     )
 
 
-def known_words(tasks: Sequence[str] = SHIPPED) -> list[str]:
+def known_words(tasks: Sequence[str] = FIRST) -> list[str]:
     """Words worth a token, with their leading space: answers and traces first, small talk last.
 
     A word of the spelling tasks is left out unless it is always trained (`KNOWN`): how a token is

@@ -13,12 +13,12 @@ import torch
 from ingle.training.data import Mixture
 from ingle.training.loop import Run
 from ingle.training.presets import model_preset
-from ingle.training.recipes import TASK_WEIGHTS
+from ingle.training.recipes import FIRST_WEIGHTS
 from ingle.weights.safetensors import read_tensors
 
 HERE = Path(__file__).parent
 RUN = Run(
-    "test", model_preset("nano"), Mixture(TASK_WEIGHTS, chat=False), steps=4, batch_tokens=1200,
+    "test", model_preset("nano"), Mixture(FIRST_WEIGHTS, chat=False), steps=4, batch_tokens=1200,
     streams=2, longest=288, warmup=2, decay=0.5, save_every=2,
 )  # fmt: skip
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 import re
+from itertools import pairwise
 
 import pytest
 
@@ -13,7 +14,7 @@ from ingle.tasks.arithmetic import evaluate
 from ingle.tasks.base import Problem
 from ingle.tasks.countdown4 import search
 
-FACT = re.compile(r"(?<![\d+*/-])(-?\d+(?:[-+*/]\d+)+)=(-?\d+)(?:r(\d+))?")
+FACT = re.compile(r"(?<![\d+*/-])(-?\d+(?:[-+*/]\d+)+)=(?=(-?\d+)(?:r(\d+))?)")  # they may overlap
 COUNTED = (
     "simple_equations", "number_sequence", "lcm", "fraction_simplification", "leg_counting",
     "prime_factorization", "count_bits", "caesar_cipher", "time_intervals", "calendar_days",
@@ -46,7 +47,9 @@ def test_facts_are_true_and_the_last_one_is_the_answer(task: str) -> None:
 
 def test_answers_stand_in_the_trace() -> None:
     for problem in _problems("prime_factorization"):
-        assert re.findall(r">(\d+)", problem.trace) == problem.answer.split(" * ")
+        found = [line.partition(">")[2] for line in problem.trace.split("\n")]
+        assert found[-1] == problem.answer.replace(" ", "")
+        assert all(long.startswith(f"{short}*") for short, long in pairwise(found))
     for problem in _problems("fraction_simplification"):
         last = problem.trace.split("\n")[-1]
         assert "/".join(re.findall(r"=(\d+)", last)).removesuffix("/1") == problem.answer
@@ -93,9 +96,13 @@ def test_sudoku_cells_list_what_they_can_take() -> None:
                 seen = {*rows[r], *(row[c] for row in rows)}
                 seen |= {rows[y][x] for y, x in itertools.product(range(4), range(4))
                          if (y // 2, x // 2) == (r // 2, c // 2)}  # fmt: skip
-                assert fact[3:] == "".join(d for d in "1234" if d not in seen)
-                if len(fact) == 4:
-                    rows[r][c] = fact[3]
+                around, left = fact[3:].split("=")
+                row, column, box = around.split(",")
+                assert row == "".join(rows[r]) and column == "".join(line[c] for line in rows)
+                assert {*row, *column, *box} == seen and len(box) == 4
+                assert left == "".join(d for d in "1234" if d not in seen)
+                if len(left) == 1:
+                    rows[r][c] = left
             assert "/".join(map("".join, rows)) == after
 
 

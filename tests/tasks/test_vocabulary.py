@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ingle.prompt.tokenizer import Tokenizer
-from ingle.tasks import ALL_TASKS, SHIPPED, TRAINED, sample, small_talk
+from ingle.tasks import ALL_TASKS, FIRST, TRAINED, sample, small_talk
 from ingle.tasks.base import MAX_TRACE, Problem
 from ingle.tasks.words import COMMON, KNOWN
 from ingle.training.tokenizer import build_tokenizer, known_words
@@ -40,7 +40,7 @@ def test_documents_are_short_and_letters_visible(task: str, tokenizer: Tokenizer
 def test_words_that_may_have_to_be_spelled_are_always_trained() -> None:
     spelled = {word.strip() for word in known_words(TRAINED)} & set(COMMON)
     assert spelled <= set(KNOWN)
-    assert known_words() == known_words(SHIPPED) and len(known_words(TRAINED)) > 240
+    assert known_words() == known_words(FIRST) and len(known_words(TRAINED)) > 240
 
 
 def test_the_sentence_of_small_talk_is_one_token_a_word(tokenizer: Tokenizer) -> None:

@@ -17,7 +17,7 @@ from ingle.prompt.deepseek_r1 import DeepSeekR1
 from ingle.prompt.messages import Message
 from ingle.prompt.reply import encode_reply
 from ingle.prompt.tokenizer import Tokenizer
-from ingle.tasks import ALL_TASKS, TASKS, TRAINED, sample, split_of
+from ingle.tasks import ALL_TASKS, FIRST, TRAINED, sample, split_of
 from ingle.training.data import (
     AT_ONCE,
     Mixture,
@@ -30,15 +30,15 @@ from ingle.training.data import (
     raw_prompt,
 )
 from ingle.training.presets import model_preset
-from ingle.training.recipes import TASK_WEIGHTS, TRAINED_WEIGHTS, pretrain_run, sft_run
+from ingle.training.recipes import FIRST_WEIGHTS, TRAINED_WEIGHTS, pretrain_run, sft_run
 
 
 def test_the_mixture_names_every_task() -> None:
-    assert TASK_WEIGHTS.keys() == TASKS.keys()
+    assert FIRST_WEIGHTS.keys() == set(FIRST)
 
 
 def test_a_batch_depends_on_seed_and_step_only(tokenizer: Tokenizer) -> None:
-    mixture = Mixture(TASK_WEIGHTS, chat=True, history=0.3)
+    mixture = Mixture(FIRST_WEIGHTS, chat=True, history=0.3)
     first, again = (batch_at(mixture, tokenizer, 5, 7, 1024, 288) for _ in range(2))
     other = batch_at(mixture, tokenizer, 5, 8, 1024, 288)
     assert torch.equal(first.tokens_T, again.tokens_T)
@@ -117,7 +117,7 @@ def test_only_what_can_be_answered_at_once_goes_without_a_thought(tokenizer: Tok
 
 def test_a_mixture_that_always_thinks_draws_what_it_always_drew(tokenizer: Tokenizer) -> None:
     """Runs that were begun before `no_think` go on with the batches they would have seen."""
-    mixture = Mixture(TASK_WEIGHTS, chat=True, history=0.3, harder=0.1)
+    mixture = Mixture(FIRST_WEIGHTS, chat=True, history=0.3, harder=0.1)
     documents = mixture.documents(random.Random(4), tokenizer)
     rng = random.Random(4)
     for _ in range(20):
@@ -175,12 +175,12 @@ def test_documents_that_are_too_long_are_named_and_too_many_are_refused(
     assert check_lengths(rare, tokenizer, 300)["sums"][5] == lost["sums"][5]  # a tenth of all
 
 
-@pytest.mark.parametrize("tasks", ["shipped", "trained"])
+@pytest.mark.parametrize("tasks", ["first", "trained"])
 def test_the_recipes_hold_their_tasks_and_lose_little(tasks: str, tmp_path: Path) -> None:
-    weights = TRAINED_WEIGHTS if tasks == "trained" else TASK_WEIGHTS
+    weights = TRAINED_WEIGHTS if tasks == "trained" else FIRST_WEIGHTS
     run = sft_run("nano", tmp_path, tasks=tasks)
     assert isinstance(run.mixture, Mixture) and run.mixture.weights == weights
-    folder = stage_folder("nano", "sft", None if tasks == "shipped" else tasks)
+    folder = stage_folder("nano", "sft", None if tasks == "first" else tasks)
     assert folder == Path("out") / run.name
     first = pretrain_run("nano", tasks=tasks)
     assert isinstance(first.mixture, Mixture) and first.mixture.no_think == 0.0
@@ -188,7 +188,7 @@ def test_the_recipes_hold_their_tasks_and_lose_little(tasks: str, tmp_path: Path
         sft_run("nano", tmp_path, tasks="all")
 
 
-def test_the_next_reasoners_recipe() -> None:
+def test_the_recipe_of_all_tasks_from_nothing() -> None:
     assert TRAINED_WEIGHTS.keys() == set(TRAINED)
     others = {t: w for t, w in TRAINED_WEIGHTS.items() if w != 1.0}
     assert others == {"countdown": 2.0, "countdown4": 3.0, "small_talk": 0.3}
@@ -197,7 +197,7 @@ def test_the_next_reasoners_recipe() -> None:
         TRAINED_WEIGHTS, chat=True, history=0.08, harder=0.01, varied=True, no_think=0.15
     )
     assert sft_run("nano", Path("x"), tasks="trained").longest == 640
-    assert sft_run("nano", Path("x")).mixture == Mixture(TASK_WEIGHTS, chat=True, history=0.08)
+    assert sft_run("nano", Path("x")).mixture == Mixture(FIRST_WEIGHTS, chat=True, history=0.08)
 
 
 def test_packing_keeps_documents_whole_and_apart(tokenizer: Tokenizer) -> None:
@@ -225,7 +225,7 @@ def test_packing_keeps_documents_whole_and_apart(tokenizer: Tokenizer) -> None:
 
 def test_packed_documents_do_not_see_each_other(tokenizer: Tokenizer) -> None:
     model = build_model(model_preset("nano"), kernels="reference")
-    mixture = Mixture(TASK_WEIGHTS, chat=False)
+    mixture = Mixture(FIRST_WEIGHTS, chat=False)
     batch = batch_at(mixture, tokenizer, 1, 1, 600, 288)
     tokens, starts = batch.tokens_T, batch.starts_T
     with torch.no_grad():
@@ -239,6 +239,6 @@ def test_packed_documents_do_not_see_each_other(tokenizer: Tokenizer) -> None:
 
 def test_no_test_problem_is_ever_drawn_for_training() -> None:
     rng = random.Random(9)
-    mixture = Mixture(TASK_WEIGHTS, chat=True)
+    mixture = Mixture(FIRST_WEIGHTS, chat=True)
     drawn = [mixture.problem(rng) for _ in range(500)]
     assert {split_of(p.key) for p in drawn} == {"train"}

@@ -16,7 +16,7 @@ from ingle.training.data import Document, Mixture, pack
 from ingle.training.loop import Run, train
 from ingle.training.loss import count_targets, training_loss
 from ingle.training.presets import model_preset
-from ingle.training.recipes import TASK_WEIGHTS, sft_run
+from ingle.training.recipes import FIRST_WEIGHTS, sft_run
 
 MIXTURE = Mixture({"sums": 1.0, "letter_counting": 1.0}, chat=False)
 
@@ -71,7 +71,7 @@ def test_training_lowers_the_loss_and_fine_tuning_starts_from_its_parent(tmp_pat
 
 def test_the_loss_does_not_depend_on_padding_or_document_order(tokenizer: Tokenizer) -> None:
     model = build_model(model_preset("nano"), kernels="reference")
-    drawn = Mixture(TASK_WEIGHTS, chat=True).documents(random.Random(0), tokenizer)
+    drawn = Mixture(FIRST_WEIGHTS, chat=True).documents(random.Random(0), tokenizer)
     documents = [next(drawn) for _ in range(8)]
     endless = [Document([1] * 900, [True] * 900)]
     length = sum(len(d.tokens) for d in documents)

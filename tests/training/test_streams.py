@@ -18,11 +18,11 @@ from ingle.training.loop import Run, train
 from ingle.training.loss import count_targets, training_loss
 from ingle.training.opening import write_tokenizer
 from ingle.training.presets import model_preset
-from ingle.training.recipes import TASK_WEIGHTS
+from ingle.training.recipes import FIRST_WEIGHTS
 from ingle.training.streams import Streams
 
 RUN = Run(
-    "test", model_preset("nano"), Mixture(TASK_WEIGHTS, chat=False), steps=3,
+    "test", model_preset("nano"), Mixture(FIRST_WEIGHTS, chat=False), steps=3,
     batch_tokens=1200, streams=3, longest=288, warmup=2,
 )  # fmt: skip
 

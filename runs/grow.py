@@ -1,0 +1,34 @@
+"""The shipped reasoner learns all trained tasks: other words, then two stages of fine-tuning.
+
+    python runs/grow.py [--parent reasoner] [--out out/grow] [--learn 1200] [--settle 3500]
+
+Interrupt and run again: each stage goes on from its last checkpoint.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from ingle.tasks import TRAINED
+from ingle.training.loop import train
+from ingle.training.recipes import learn_run, settle_run
+from ingle.training.vocabulary import exchange_words
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--parent", type=Path, default=Path("reasoner"))
+    parser.add_argument("--out", type=Path, default=Path("out/grow"))
+    parser.add_argument("--learn", type=int, default=1200, help="steps at a constant rate")
+    parser.add_argument("--settle", type=int, default=3500, help="steps decaying to zero")
+    args = parser.parse_args()
+    words, learned, settled = (args.out / name for name in ("words", "learn", "settle"))
+    if not (words / "model.safetensors").exists():
+        exchange_words(args.parent, words, TRAINED)
+    train(learn_run(words, args.learn), learned)
+    train(settle_run(learned, args.settle), settled)
+
+
+if __name__ == "__main__":
+    main()
