@@ -14,6 +14,7 @@ from typing import Literal
 
 from ingle.privacy.facts import Address, Finding, Seen
 from ingle.privacy.folder import Entry, read_file
+from ingle.privacy.statement import PREDICATE_TYPE, PROVENANCE, STATEMENT_TYPE
 
 _PIECE = 1 << 20
 _MAX_TEXT = 32 << 20
@@ -34,6 +35,8 @@ _HOST = re.compile(_LABELS + rb"(?:" + _ENDINGS + rb")(?![\w-]|\.\w)", re.I)
 _CODE = ("python", "script", "notebook", "template", "config", "text")
 """Kinds in which a bare host name is no prose and no piece of a vocabulary."""
 _SPEECH = ("card", "document", "licence")
+_FORMATS = {("url", STATEMENT_TYPE), ("url", PREDICATE_TYPE)}
+"""What a statement's format is called: the names have the form of addresses."""
 
 
 def examine_addresses(entry: Entry) -> Seen:
@@ -48,7 +51,8 @@ def examine_addresses(entry: Entry) -> Seen:
                 counts[kind, found.decode("utf-8", "backslashreplace")] += 1
         if len(counts) > _MAX_FOUND:
             break
-    listed = sorted(counts)[:_MAX_FOUND]
+    names = _FORMATS if entry.path == PROVENANCE else set()
+    listed = sorted(counts.keys() - names)[:_MAX_FOUND]
     addresses = tuple(
         Address(file=entry.path, kind=kind, text=text, count=counts[kind, text])
         for kind, text in listed

@@ -71,6 +71,17 @@ def test_the_shipped_reasoner_is_admitted() -> None:
     assert not facts.findings and not facts.code and not facts.addresses
 
 
+def test_a_statement_names_its_format_and_no_other_address(good: Path) -> None:
+    text = (ROOT / "reasoner" / "provenance.json").read_text("utf-8")
+    assert text.count("https://") == 2
+    named = text.replace('"_type"', '"x": "http://evil.example/?q=", "_type"', 1)
+    assert named != text
+    (good / "provenance.json").write_text(named, "utf-8")
+    facts = gather_facts(good)
+    assert [address.text for address in facts.addresses] == ["http://evil.example/?q="]
+    assert "address.unusual" in {finding.id for finding in facts.findings}
+
+
 @pytest.mark.parametrize("family", ["deepseek_v3", "deepseek_v2", "llama", "qwen2", "qwen3"])
 def test_folders_saved_by_transformers_raise_nothing(family: str, tmp_path: Path) -> None:
     from tests.models.checkpoints import save_random

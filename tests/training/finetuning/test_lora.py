@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -51,9 +52,11 @@ def test_a_fresh_adapter_changes_nothing(family: str, tmp_path: Path) -> None:
     plain, model = load_model(folder, kernels="reference"), adapted(folder)
     starts = torch.tensor([0] * 10 + [10] * 14, dtype=torch.int32)
     with torch.no_grad():
-        assert torch.equal(model(tokens()), plain(tokens()))
+        # not to the last bit: where weights lie in memory can change the order of a sum
+        same = partial(torch.testing.assert_close, atol=1e-5, rtol=1e-5)
+        same(model(tokens()), plain(tokens()))
         packed = tokens()[:1]
-        assert torch.equal(model(packed, starts), plain(packed, starts))
+        same(model(packed, starts), plain(packed, starts))
 
 
 @pytest.mark.parametrize("family", CONFIGS)
