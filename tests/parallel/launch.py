@@ -59,6 +59,21 @@ def checkpoint(folder: Path) -> dict[str, torch.Tensor]:
     return found
 
 
+def strayed(start: Path, one: Path, other: Path) -> float:
+    """How far two runs from one start ended apart, by how far they went; all tensors together.
+
+    An optimiser that makes steps equally long turns a gradient that is nothing but rounding into a
+    step like any other: single numbers may differ by it.
+    """
+    begun, first, second = (
+        {name: tensor.float() for name, tensor in read_tensors(folder / "model.safetensors")}
+        for folder in (start, one, other)
+    )
+    apart = sum(float((second[name] - value).square().sum()) for name, value in first.items())
+    moved = sum(float((begun[name] - value).square().sum()) for name, value in first.items())
+    return (apart / moved) ** 0.5
+
+
 def differences(one: Path, other: Path) -> dict[str, float]:
     """Of every tensor of two checkpoints: the largest difference by the largest number."""
     first, second = checkpoint(one), checkpoint(other)

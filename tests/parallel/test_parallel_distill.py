@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from launch import HERE, differences, logged, torchrun
+from launch import HERE, logged, strayed, torchrun
 
 from ingle.models import build_model, save_model
 from ingle.training.data import Mixture
@@ -47,5 +47,4 @@ def test_two_processes_distil_as_one(tmp_path: Path) -> None:
         for mine, theirs in zip(one, two, strict=True):
             assert mine["divergence"] > 0
             assert theirs["divergence"] == pytest.approx(mine["divergence"], abs=2e-6)
-        # Muon makes every direction of a gradient equally long, so also those that are rounding
-        assert max(differences(tmp_path / "one" / way, tmp_path / "two" / way).values()) < 5e-4
+        assert strayed(folders[0], tmp_path / "one" / way, tmp_path / "two" / way) < 0.01
