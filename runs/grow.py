@@ -1,6 +1,6 @@
-"""The shipped reasoner learns all trained tasks: other words, then two stages of fine-tuning.
+"""What `runs/mini.sh` made learns all trained tasks: other words, then two stages of fine-tuning.
 
-    python runs/grow.py [--parent reasoner] [--out out/grow] [--learn 1200] [--settle 3500]
+    python runs/grow.py [--parent out/mini-sft] [--out out/grow] [--learn 1200] [--settle 3500]
 
 Interrupt and run again: each stage goes on from its last checkpoint.
 """
@@ -18,7 +18,7 @@ from ingle.training.vocabulary import exchange_words
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--parent", type=Path, default=Path("reasoner"))
+    parser.add_argument("--parent", type=Path, default=Path("out/mini-sft"))
     parser.add_argument("--out", type=Path, default=Path("out/grow"))
     parser.add_argument("--learn", type=int, default=1200, help="steps at a constant rate")
     parser.add_argument("--settle", type=int, default=3500, help="steps decaying to zero")

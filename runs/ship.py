@@ -22,7 +22,6 @@ from ingle.engine.llm import LLM
 from ingle.models import load_model, save_model
 from ingle.tasks import TASKS, TRANSFER
 from ingle.training.evaluation.asking import Asking, ask_model
-from ingle.training.evaluation.comparison import FILE, compare, points
 from ingle.training.evaluation.evaluate import Exam, examine, task_exam
 from ingle.training.evaluation.open_sets import judge, read_open_set
 from ingle.training.origin import derived_from, digests
@@ -65,8 +64,7 @@ def main() -> None:
     origin = derived_from(args.run, "ingle-reasoner", {"name": "ship", "dtype": "bfloat16"})
     origin.write(REASONER, json.loads((args.run / "progress.json").read_text("utf-8"))["step"])
     evaluation = {"before": None, "after": measured(llm, args)}
-    told = f"{args.before} {what_changed(args.run)}".strip()
-    text = card(REASONER, evaluation, words(told, stages), stages)
+    text = card(REASONER, evaluation, words(args.before, stages), stages)
     (REASONER / CARD).write_text(text, "utf-8")
     note_release()
     print(text)
@@ -84,28 +82,6 @@ def measured(llm: LLM, args: argparse.Namespace) -> dict[str, Any]:
         "model": "reasoner", "seed": args.seed, "asked": asdict(asking),
         "acceptance": list(llm.engine.stats().acceptance), **found.as_json(),
     }  # fmt: skip
-
-
-def what_changed(run: Path) -> str:
-    """What the last stage changed, if `ingle eval --against parent --record` has measured it."""
-    kept = json.loads((run / FILE).read_text("utf-8")) if (run / FILE).is_file() else {}
-    if not kept.get("before"):
-        return ""
-    asked, said = kept["after"]["asked"], []
-    for measure in compare(kept):
-        if (row := measure.mean) is None or row.before is None or row.gain is None:
-            continue
-        before, after, gain, low, high = (
-            points(share)
-            for share in (row.before.value, row.after.value, row.gain.value, row.gain.low,
-                          row.gain.high)
-        )  # fmt: skip
-        interval = f"95 % interval {low:+.1f} to {high:+.1f}"
-        said.append(f"{measure.name} {before:.1f} to {after:.1f} % ({gain:+.1f}, {interval})")
-    return (
-        f"Before and after the last stage, {asked['samples']} answers to each problem at "
-        f"temperature {asked['temperature']:g}, means over the tasks: {', '.join(said)}."
-    )
 
 
 def note_release() -> None:
