@@ -33,6 +33,9 @@ DRAIN_SECONDS = 10
 MAX_CONNECTIONS = 1024
 PROBE_MEGABYTES = 128  # larger than most caches, and read in a few hundredths of a second
 STREAM_MILLISECONDS = 25  # 40 events a second: more than eyes ask for, a fraction of the cost
+# How long the engine waits for the interpreter when the event loop runs: Python's own 5 ms are
+# several steps of a small model, at every delivery.
+SWITCH_SECONDS = 0.0005
 SPARE_FILES = 128  # descriptors for everything that is no client
 SHOWN_EXAMPLES = 8
 
@@ -181,6 +184,7 @@ def _serve(
     app = create_app(service, access, announce, args.drain_seconds, wire, log, seal)
     gc.collect()
     gc.freeze()  # what was loaded never dies: collections during answers need not walk it
+    sys.setswitchinterval(SWITCH_SECONDS)
     ignore_signals()
     Server(configure(app, wire), service, args.drain_seconds).run(sockets=[listener])
     if service.state == "failed":
