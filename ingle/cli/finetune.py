@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 from ingle.cli.admitting import admission, ask_audit
 from ingle.cli.sealing import enter
+from ingle.cli.training import divided
+from ingle.parallel.environment import leads, refuse_several
 
 if TYPE_CHECKING:
     from ingle.training.finetuning.conversations import Dataset
@@ -62,7 +64,9 @@ def run(args: argparse.Namespace) -> int:
         )
     out = args.out or Path("out") / f"{Path(args.preset).name}-{args.data.stem}"
     ask_audit(args, args.preset)
-    enter(args, out, starts="programs")  # torch's optimisers import its compiler
+    if args.lora is not None:
+        refuse_several("sft --lora")
+    enter(args, out, starts="programs", several=True)  # torch's optimisers import its compiler
     from ingle.engine.progress import progress
     from ingle.models import read_config, resolve_model
     from ingle.privacy.admission import admit
@@ -83,8 +87,11 @@ def run(args: argparse.Namespace) -> int:
             args.data, encoder, tokenizer, args.length, args.skip_broken, show
         )
     tuning = _tuning(args, parent, dataset)
-    _say(dataset, encoder.name)
-    finetune(tuning, dataset.documents, out, args.stop_after)
+    if leads():
+        _say(dataset, encoder.name)
+    finetune(tuning, dataset.documents, out, args.stop_after, args.expert_parallel)
+    if not leads():
+        return 0
     if args.json:
         print(json.dumps(_as_json(tuning, dataset, out)))
     else:
@@ -103,11 +110,12 @@ def _tuning(args: argparse.Namespace, parent: Path, dataset: Dataset) -> FineTun
         lora = LoraConfig(args.lora, alpha, tuple(dict.fromkeys(args.target or _TARGETS)))
     elif args.alpha is not None or args.target:
         args.usage_error("--alpha and --target belong to --lora RANK")
-    return fine_tuning(
+    tuning = fine_tuning(
         parent, dataset, args.lr, lora=lora, length=args.length,
         streams=max(1, args.batch // max(1, args.length)), epochs=args.epochs,
         dtype=args.dtype, seed=args.seed or 0, save_every=args.save_every,
     )  # fmt: skip
+    return divided(args, tuning)
 
 
 def _say(dataset: Dataset, form: str) -> None:

@@ -14,7 +14,6 @@ from ingle.cli.admitting import add_policy, admission, ask_audit
 from ingle.cli.options import add_json
 from ingle.cli.sealing import enter
 from ingle.cli.training import PRESETS, add_several, add_tasks, given, run_stage, stage_folder
-from ingle.parallel.environment import refuse_several
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -40,7 +39,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     if args.data is not None:
-        refuse_several("sft --data")
         return finetune.run(args)
     if args.preset not in PRESETS:
         args.usage_error(f"PRESET is one of {', '.join(PRESETS)}; a model needs --data FILE.jsonl")

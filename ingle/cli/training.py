@@ -15,10 +15,11 @@ from ingle.parallel.environment import leads
 
 if TYPE_CHECKING:
     from ingle.training.distill import DistillRun
+    from ingle.training.finetuning.finetune import FineTuning
     from ingle.training.loop import Run
     from ingle.training.reinforcement.grpo import GrpoRun
 
-R = TypeVar("R", "Run", "GrpoRun", "DistillRun")
+R = TypeVar("R", "Run", "GrpoRun", "DistillRun", "FineTuning")
 PRESETS = ("nano", "mini", "tiny")
 TASKS = ("first", "trained")
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 from ingle.errors import ConfigError
 from ingle.kernels import cpu
@@ -21,8 +22,7 @@ from ingle.prompt.tokenizer import Tokenizer
 class ShardedStreams:
     """Process r of W computes streams r, r + W, ... of every step; sums are over all of them.
 
-    Raises ConfigError where W does not divide the number of streams: all processes have to gather
-    and give back a layer equally often.
+    Raises ConfigError where W does not divide the number of streams: some would idle every step.
     """
 
     def __init__(
@@ -56,19 +56,23 @@ class ShardedStreams:
             for job in self.layout.mine(jobs)
             for batch in self.algorithm.batches(job, self.tokenizer)
         ]
-        counts = torch.stack([self.algorithm.counts(batch) for batch in batches]).sum(0)
-        everyone = torch.cat([counts, counts.new_tensor([len(batches)])])
-        dist.all_reduce(everyone)
-        counts = everyone[:-1]
-        assert int(everyone[-1]) == len(batches) * self.layout.size, "streams of unequal batches"
+        most = torch.tensor(len(batches))
+        dist.all_reduce(most, dist.ReduceOp.MAX)
+        spare = batches or self.algorithm.batches(jobs[0], self.tokenizer)
+        counts = torch.stack([self.algorithm.counts(batch) for batch in spare]).sum(0)
+        counts = counts if batches else torch.zeros_like(counts)
+        dist.all_reduce(counts)
         earlier = [load.clone() for load in self.layout.loads]
         for load in self.layout.loads:
             load.zero_()
-        parts = []
-        for batch in batches:
-            loss, some = self.layout.learner(self.algorithm.loss, batch, counts)
-            loss.backward()
-            parts.append(some)
+        parts = [self._pass(batch, counts) for batch in batches]
+        own = [load.clone() for load in self.layout.loads]
+        # All processes gather and give back a layer equally often: one with fewer batches than
+        # others goes through one more for nothing.
+        for _ in range(int(most) - len(batches)):
+            parts.append(0.0 * self._pass(spare[0], counts, weight=0.0))
+        for load, counted in zip(self.layout.loads, own, strict=True):
+            load.copy_(counted)
         self.layout.take_gradients()
         total = torch.stack(parts).sum(0)
         dist.all_reduce(total)
@@ -76,3 +80,9 @@ class ShardedStreams:
             dist.all_reduce(load)
             load += before
         return StepLoss(total.tolist(), counts.tolist())
+
+    def _pass(self, batch: Any, counts: Tensor, weight: float = 1.0) -> Tensor:
+        """Forward and backward; returns the loss's parts."""
+        loss, parts = self.layout.learner(self.algorithm.loss, batch, counts)
+        (weight * loss).backward()
+        return parts

@@ -26,6 +26,9 @@ from ingle.errors import ConfigError
 from ingle.models import load_model, read_config
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
+from ingle.parallel.environment import refuse_several
+from ingle.parallel.layout import Layout, Precision
+from ingle.parallel.shard import lay_out
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import Balance, update_router_biases
 from ingle.training.checkpoint import load_checkpoint, save_checkpoint
@@ -43,7 +46,7 @@ from ingle.training.metrics import MetricsLog
 from ingle.training.optim import OptimConfig, Optimizers
 from ingle.training.origin import Origin, origin_of
 from ingle.training.report.page import write_report
-from ingle.training.streams import StepLoss, Streams
+from ingle.training.streams import StepLoss, open_streams
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -69,7 +72,8 @@ class FineTuning:
 
     length: most tokens of a document and of a batch; streams: batches of a step. lora: None trains
     the whole model, in fp32. dtype: of the frozen base, "fp32" or "bf16". warmup: share of the
-    steps. bias_speed: of the routers' biases, where the whole model is trained.
+    steps. bias_speed: of the routers' biases, where the whole model is trained. precision: of
+    products (parallel/shard.py: lay_out); bf16 is for the whole model and runs started by torchrun.
     """
 
     name: str
@@ -88,6 +92,7 @@ class FineTuning:
     mtp_weight: float = 0.1
     bias_speed: float = 1e-3
     save_every: int = 50
+    precision: Precision = "fp32"
 
     def __post_init__(self) -> None:
         if min(self.length, self.streams, self.epochs, self.save_every) < 1:
@@ -101,6 +106,8 @@ class FineTuning:
             )
         if self.lora is None and self.dtype != "fp32":
             raise ConfigError("The whole model is trained in fp32; bf16 needs --lora.")
+        if self.lora is not None and self.precision != "fp32":
+            raise ConfigError("An adapter is trained in fp32, on a base of --dtype.")
         if not 0 < self.optim.adam_lr < math.inf:
             raise ConfigError("The learning rate must be a number above 0.")
 
@@ -178,51 +185,66 @@ class Answers:
 
 
 def finetune(
-    run: FineTuning, documents: Documents, folder: Path, stop_after: int | None = None
-) -> CausalLM:
+    run: FineTuning, documents: Documents, folder: Path, stop_after: int | None = None,
+    expert_parallel: int = 1,
+) -> CausalLM:  # fmt: skip
     """Run, or go on with, a fine-tuning in `folder`; returns the trained model.
 
     Leaves a model folder, or with `lora` an adapter in PEFT's format, with its statement of origin,
-    `metrics.jsonl` and `report.html`. stop_after ends this call at that step. Raises ConfigError
-    where the folder holds another run, NotSavedError where the disk is full.
+    `metrics.jsonl` and `report.html`. stop_after ends this call at that step. Started by torchrun,
+    the weights of a whole model are divided among its processes; expert_parallel: how many of them
+    share experts. Raises ConfigError where the folder holds another run, NotSavedError where the
+    disk is full.
     """
     with progress(f"loading {run.parent.resolve().name}", in_bytes=True) as show:
         model = load_model(run.parent, DTYPES[run.dtype], "reference", progress=show).train()
     if run.lora is None:
         model.requires_grad_(True)
+        layout = lay_out(model, run.precision, expert_parallel)
     else:
+        refuse_several("LoRA")
         add_adapters(model, run.lora, run.seed)
+        layout = Layout(model)
     sizes = [documents.size(index) for index in range(len(documents))]
     plan = plan_batches(sizes, run.length, run.epochs, run.seed)
     steps = -(-len(plan) // run.streams)
     mtp_weight = run.mtp_weight if run.lora is None and model.num_mtp else 0.0
-    optimizers = Optimizers(model, run.optim)
+    optimizers = Optimizers(model, run.optim, layout)
     with naming_disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        finish(folder)
-        for name in COMPANIONS if run.lora is None else ():
-            if (run.parent / name).is_file():
-                shutil.copyfile(run.parent / name, folder / name)
         check_same(run, folder)
+        if layout.leads:
+            _prepare(run, folder)
+        layout.wait()
         load = load_checkpoint if run.lora is None else load_adapter_checkpoint
         done = load(folder, model, optimizers)
         origin = origin_of(run, folder, done)
-        log = MetricsLog(folder, run, done)
+        log = MetricsLog(folder, run, done) if layout.leads else None
         last = min(steps, stop_after or steps)
         algorithm = Answers(documents, plan, mtp_weight)
-        with Streams(model, algorithm, run.streams, run.parent, False, 1) as streams:
+        with open_streams(layout, algorithm, run.streams, run.parent, False, 1) as streams:
             for step in range(done, last):
                 started = time.perf_counter()
                 first = step * run.streams
                 loss = streams.gradient(range(first, min(first + run.streams, len(plan))))
-                norm = torch.nn.utils.clip_grad_norm_(model.parameters(), run.clip)
+                norm = layout.clip(run.clip)
                 optimizers.step(run.learning_rate(step, steps))
                 balance = update_router_biases(model, 0.0 if run.lora else run.bias_speed)
-                _report(log, run, (step, steps), loss, float(norm), balance, started)
+                if log is not None:
+                    _report(log, run, (step, steps), loss, norm, balance, started)
                 if (step + 1) % run.save_every == 0 or step + 1 == last:
                     _save(run, folder, model, optimizers, step + 1, origin)
-                    write_report(folder)
-    return model.eval()
+                    if layout.leads:
+                        write_report(folder)
+    return layout.assembled().eval()
+
+
+def _prepare(run: FineTuning, folder: Path) -> None:
+    """The folder with what goes with a model's weights, and a save that was cut short ended."""
+    folder.mkdir(parents=True, exist_ok=True)
+    finish(folder)
+    for name in COMPANIONS if run.lora is None else ():
+        if (run.parent / name).is_file():
+            shutil.copyfile(run.parent / name, folder / name)
 
 
 def check_same(run: FineTuning, folder: Path) -> None:
