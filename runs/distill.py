@@ -75,7 +75,7 @@ def teach(way: str, student: Path, teacher: Path, folder: Path, args: argparse.N
     elif way == "traces":
         file = args.out / "traces.jsonl"
         llm = LLM(teacher, quant="fp32")
-        asking = Asking(samples=1, temperature=0.6, max_tokens=400, seed=1)
+        asking = Asking(samples=1, temperature=0.6, max_tokens=640, seed=1)
         write_traces(ask_model(llm), asking, given, args.problems, file)
         train(replace(alone, name="traces", mixture=Written(file)), folder)
     elif way == "forward":

@@ -1,6 +1,8 @@
 """Turn a finished run into the shipped folder: bf16 weights, tokenizer, defaults and a card.
 
-    python runs/ship.py out/grow/settle [--n 600] [--seed 7] [--set gsm8k=test.jsonl]
+    python runs/ship.py out/grow/reinforce [--n 600] [--seed 7] [--set gsm8k=test.jsonl]
+
+--reinforced is what `ingle eval RUN --against parent --samples 16 --json` printed of the run.
 
 The card's accuracies are measured here, on the bf16 weights as shipped. One file per release: git
 keeps every version of a weight file for ever, so this is no step of an experiment.
@@ -12,7 +14,7 @@ import argparse
 import json
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,7 @@ from ingle.training.evaluation.asking import Asking, ask_model
 from ingle.training.evaluation.evaluate import Exam, examine, task_exam
 from ingle.training.evaluation.open_sets import judge, read_open_set
 from ingle.training.origin import derived_from, digests
-from ingle.training.report.card import CARD, Words, card
+from ingle.training.report.card import CARD, Words, card, results
 from ingle.training.report.history import Stage, lineage
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -52,6 +54,8 @@ def main() -> None:
     parser.add_argument("--before", default="", help="a sentence on what the run's parent was")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=FILE",
                         help="an open set to report, as of `ingle eval`")  # fmt: skip
+    parser.add_argument("--reinforced", type=Path, metavar="JSON",
+                        help="what reinforcement learning did, for the card")  # fmt: skip
     args = parser.parse_args()
     model = load_model(args.run, torch.float32)
     save_model(model, REASONER, torch.bfloat16)
@@ -64,7 +68,12 @@ def main() -> None:
     origin = derived_from(args.run, "ingle-reasoner", {"name": "ship", "dtype": "bfloat16"})
     origin.write(REASONER, json.loads((args.run / "progress.json").read_text("utf-8"))["step"])
     evaluation = {"before": None, "after": measured(llm, args)}
-    text = card(REASONER, evaluation, words(args.before, stages), stages)
+    said = words(args.before, stages)
+    if args.reinforced:
+        both = json.loads(args.reinforced.read_text("utf-8"))
+        parts = ["## Before and after reinforcement learning", *results(args.run, both)]
+        said = replace(said, more="\n\n".join(parts))
+    text = card(REASONER, evaluation, said, stages)
     (REASONER / CARD).write_text(text, "utf-8")
     note_release()
     print(text)
@@ -73,7 +82,7 @@ def main() -> None:
 def measured(llm: LLM, args: argparse.Namespace) -> dict[str, Any]:
     """One greedy answer to n fresh problems of each task, those for transfer among them, and to
     open sets, as `ingle eval --json` tells it."""
-    asking = Asking(max_tokens=500, seed=args.seed)
+    asking = Asking(seed=args.seed)
     exams = [task_exam(task, args.n, args.seed) for task in (*TASKS, *TRANSFER)]
     for name, _, file in (text.partition("=") for text in args.set):
         exams.append(Exam(read_open_set(name, Path(file), args.n, args.seed), judge))
@@ -104,7 +113,8 @@ def words(before: str, stages: Sequence[Stage]) -> Words:
         "other text was used.",
         made="`runs/mini.sh`: pre-training on worked examples as plain text, then fine-tuning on "
         "chats, of eight tasks; then `runs/grow.py`: the other tasks at a constant rate, then all "
-        f"with a rate that decays to zero. {before} Muon for matrices, AdamW for the rest. "
+        "with a rate that decays to zero, twice, and reinforcement learning (GRPO) where it erred "
+        f"most. {before} Muon for matrices, AdamW for the rest. "
         f"{untrained}The figures above are those of `ingle eval` on the weights as shipped, in "
         "bf16.".replace("  ", " "),
     )  # fmt: skip

@@ -42,7 +42,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--temperature", type=float, metavar="T", help="default: 1 for several samples, else 0"
     )
     parser.add_argument(
-        "--max-tokens", type=int, default=400, metavar="N", help="of one answer (default 400)"
+        "--max-tokens", type=int, default=640, metavar="N", help="of one answer (default 640)"
     )
     parser.add_argument("--system", metavar="TEXT", help="an instruction ahead of each question")
     parser.add_argument("--no-think", action="store_true", help="ask for answers without a thought")

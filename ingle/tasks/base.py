@@ -11,6 +11,7 @@ from typing import Any
 MAX_ANSWER = 200
 # Training costs per token: problems of the trained levels with longer traces are drawn again.
 MAX_TRACE = 300
+MAX_SEARCH = 450  # where a trace tries one way after the other
 
 
 @dataclass(frozen=True)

@@ -2,17 +2,15 @@
 
     Make 21 with 1, 3, 8, 2.
     21 from 1 3 8 2
-    2*1=2>8 3 2
-    8-3=5>5 2: 7 3 10
-    8*3=24>24 2: 26 22 48 12
-    2+1=3>8 3 3
-    3-3=0>8 0: 8 8 0
+    <2+1=3>3 3 8
+    3-3=0>0 8: 8 8 0
     8*3=24>24 3: 27 21!
+    21=24-3=(8*3)-3=(8*3)-(2+1)
 
-A line without a colon combines two of the four numbers and says which three are left. The lines
-below it combine two of those, and behind the colon stands what the last two give: sum, difference,
-product and quotient, the latter where they are easy and whole. When such lines have failed, the
-search goes back to the four numbers; the target ends it with an exclamation mark.
+A line that begins with < goes back to the four numbers, combines two of them and says which three
+are left, the new one first. The lines below it combine two of those, and behind the colon stands
+what the last two give: sum, difference, product and quotient, the latter where they are easy and
+whole. The target ends the search with an exclamation mark; then the expression is put together.
 
 The search is guided: a trace visits a few dead ends, drawn at random, before the way that leads to
 the target (Guided Stream of Search, Moon et al. 2024). It never turns round: pairs are tried in the
@@ -28,7 +26,7 @@ from dataclasses import dataclass
 from itertools import takewhile
 
 from ingle.tasks import countdown
-from ingle.tasks.base import MAX_TRACE, Problem, Verdict
+from ingle.tasks.base import MAX_SEARCH, Problem, Verdict
 from ingle.tasks.phrasing import enumerate_items, phrase
 
 NAME = "countdown4"
@@ -39,21 +37,22 @@ EXAMPLES = ("Use 6, 3, 8, 5 to make 24.", "make 100 from 25, 3, 7, 4")
 
 BARE, TEMPLATES = countdown.BARE, countdown.TEMPLATES
 PHRASES = BARE + TEMPLATES
-MAX_DEAD_ENDS = 10
+MAX_DEAD_ENDS = 16
 _TARGETS = {1: 50, 2: 100, 3: 200, 4: 500, 5: 999}
 
 
 @dataclass(frozen=True)
 class Number:
-    """A value and the expression that made it."""
+    """A value, the expression that made it, and its last step in values (a given one: itself)."""
 
     value: int
     text: str
+    step: str
 
 
 @dataclass(frozen=True)
 class Move:
-    """Two numbers become one; `left` is what can be used after it, larger values first."""
+    """Two numbers become one; `left` is what can be used after it, the new one first."""
 
     fact: str
     left: tuple[Number, ...]
@@ -67,7 +66,7 @@ def generate(rng: random.Random, level: int) -> Problem:
         if solved is None:
             continue
         trace, expression, target = solved
-        if len(trace) <= MAX_TRACE:
+        if len(trace) <= MAX_SEARCH:
             break
     items = enumerate_items(rng, numbers)
     return Problem(
@@ -86,7 +85,7 @@ def search(rng: random.Random, numbers: list[int], largest: int) -> tuple[str, s
 
     A way is drawn and decides the target; then dead ends are drawn and put before it.
     """
-    start = tuple(Number(n, str(n)) for n in numbers)
+    start = tuple(Number(n, str(n), str(n)) for n in numbers)
     first = rng.choice(list(moves(start)))
     second = rng.choice(list(moves(first.left)))
     targets = [value for _, value in endings(*second.left) if 0 < value <= largest]
@@ -96,12 +95,13 @@ def search(rng: random.Random, numbers: list[int], largest: int) -> tuple[str, s
     target = rng.choice(targets)
     lines = [f"{target} from {' '.join(map(str, numbers))}"]
     for step, after in _visits(rng, start, first, second):
-        lines.append(f"{step.fact}>{' '.join(str(n.value) for n in step.left)}")
+        lines.append(f"<{step.fact}>{' '.join(str(n.value) for n in step.left)}")
         for end in after:
-            line, expression = _leaf(end, target)
+            line, built = _leaf(end, target)
             lines.append(line)
-            if expression is not None:
-                return "\n".join(lines), expression, target
+            if built:
+                lines.append("=".join((str(target), *built)))
+                return "\n".join(lines), built[-1], target
     return None
 
 
@@ -110,11 +110,11 @@ def moves(numbers: tuple[Number, ...]) -> Iterator[Move]:
     for i, one in enumerate(numbers):
         for j in range(i + 1, len(numbers)):
             rest = [n for place, n in enumerate(numbers) if place not in (i, j)]
-            large, small = sorted((one, numbers[j]), key=lambda n: n.value, reverse=True)
+            large, small = _ordered(one, numbers[j])
             for sign, value in endings(large, small):
-                made = Number(value, f"({large.text}{sign}{small.text})")
-                left = tuple(sorted([made, *rest], key=lambda n: n.value, reverse=True))
-                yield Move(f"{large.value}{sign}{small.value}={value}", left)
+                fact = f"{large.value}{sign}{small.value}"
+                made = Number(value, f"({large.text}{sign}{small.text})", f"({fact})")
+                yield Move(f"{fact}={value}", (made, *rest))
 
 
 def endings(large: Number, small: Number) -> Iterator[tuple[str, int]]:
@@ -134,15 +134,26 @@ def verify(problem: Problem, text: str) -> Verdict:
     return countdown.verify(problem, text)
 
 
-def _leaf(step: Move, target: int) -> tuple[str, str | None]:
-    """The line of a second step with what the last two numbers give, and the way if it is one."""
-    large, small = step.left
-    line = f"{step.fact}>{large.value} {small.value}:"
+def _leaf(step: Move, target: int) -> tuple[str, list[str]]:
+    """The line of a second step with what the last two numbers give; if that is the target, how its
+    expression is put together, last step first."""
+    made, other = step.left
+    large, small = _ordered(made, other)
+    line = f"{step.fact}>{made.value} {other.value}:"
     for sign, value in endings(large, small):
         line += f" {value}"
         if value == target:
-            return line + "!", f"{large.text}{sign}{small.text}"
-    return line, None
+            both = (large, small)
+            values = [str(n.value) for n in both]
+            one_step = [n.step if n is made else str(n.value) for n in both]
+            whole = [n.text for n in both]
+            return line + "!", [sign.join(pair) for pair in (values, one_step, whole)]
+    return line, []
+
+
+def _ordered(one: Number, other: Number) -> tuple[Number, Number]:
+    """The larger first."""
+    return (one, other) if one.value >= other.value else (other, one)
 
 
 def _visits(

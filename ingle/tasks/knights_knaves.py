@@ -3,12 +3,13 @@
     Ann and Bob are knights or knaves. Ann says Bob is a knave. Bob says Ann is a knave or Bob is a
     knight. Who is who?
     a:b0 b:a0/b1
-    11:0
-    10:1 0!
+    a1b1 a1:b01=0
+    a1b0 a1:b00=1 b0:a01/b10=0!
 
 The first line holds what everyone says: 1 knight, 0 knave, / or, & and, > if ... then, = the same,
-# not the same. Then come the cases, all knights first, each followed by whether what is said is
-true, person by person. That must be 1 for a knight and 0 for a knave; the first that is not ends
+# not the same. Then come the cases, all knights first. In each, person by person: the role, what is
+said with the role in this case behind every claim (b01: b is said to be a knave and is a knight),
+and whether that is true. It must be 1 for a knight and 0 for a knave; the first that is not ends
 the case, and the search takes the next one.
 """
 
@@ -105,15 +106,17 @@ def generate(rng: random.Random, level: int) -> Problem:
 def solve(names: Sequence[str], sayings: Sequence[Saying]) -> str:
     """The sayings in short, then the cases up to the one that fits."""
     initials = [name[0].lower() for name in names]
-    lines = [" ".join(f"{i}:{_short(s, initials)}" for i, s in zip(initials, sayings, strict=True))]
+    said = list(zip(initials, sayings, strict=True))
+    lines = [" ".join(f"{initial}:{_short(saying, initials)}" for initial, saying in said)]
     for case in product((1, 0), repeat=len(names)):
-        truths = []
-        for role, saying in zip(case, sayings, strict=True):
-            truths.append(str(int(saying.true(case))))
-            if truths[-1] != str(role):
+        facts = ["".join(f"{i}{role}" for i, role in zip(initials, case, strict=True))]
+        for role, (initial, saying) in zip(case, said, strict=True):
+            true = int(saying.true(case))
+            facts.append(f"{initial}{role}:{_short(saying, initials, case)}={true}")
+            if true != role:
                 break
         fits = _fits(case, sayings)
-        lines.append(f"{''.join(map(str, case))}:{' '.join(truths)}{'!' if fits else ''}")
+        lines.append(" ".join(facts) + ("!" if fits else ""))
         if fits:
             break
     return "\n".join(lines)
@@ -161,10 +164,12 @@ def _say(saying: Saying, names: Sequence[str]) -> str:
     )  # fmt: skip
 
 
-def _short(saying: Saying, initials: Sequence[str]) -> str:
+def _short(saying: Saying, initials: Sequence[str], case: Sequence[int] | None = None) -> str:
+    """What is said, in a case with the role of every person named."""
     one, two = initials[saying.first], initials[saying.second]
+    is_one, is_two = ("", "") if case is None else (case[saying.first], case[saying.second])
     if saying.kind == "":
-        return f"{one}{saying.first_role}"
+        return f"{one}{saying.first_role}{is_one}"
     if saying.kind in "=#":
-        return f"{one}{saying.kind}{two}"
-    return f"{one}{saying.first_role}{saying.kind}{two}{saying.second_role}"
+        return f"{one}{is_one}{saying.kind}{two}{is_two}"
+    return f"{one}{saying.first_role}{is_one}{saying.kind}{two}{saying.second_role}{is_two}"

@@ -4,15 +4,15 @@
     S.#
     #..
     G..
-    1:1S2.3# 2:1#2.3. 3:1G2.3. S11 G31
-    0:11
-    1:12
-    2:22
-    3:23 32
-    4:33 31!
+    11S12.13#/21#22.23./31G32.33.
+    0:11>11:12.21#
+    1:12>12:11-13#22.
+    2:22>22:12-21#23.32.
+    3:23 32>23:13#22-33. 32:22-31G!4
 
-The first line numbers the cells of each row; then each line has the cells (row, then column)
-at one distance from S, found from those of the line before, looking up, left, right and down.
+The first line names every cell by row and column. Then each line has the cells at one distance from
+S and, for each of them, the cells above, left, right and below: # wall, - seen before, . new. The
+new ones, in this order, begin the next line.
 """
 
 from __future__ import annotations
@@ -73,26 +73,23 @@ def generate(rng: random.Random, level: int) -> Problem:
 
 def solve(rows: list[str]) -> tuple[str, int | None]:
     """The trace and the number of steps, None where no way leads to G."""
+    cells = {(r, c): mark for r, row in enumerate(rows) for c, mark in enumerate(row)}
     size = range(len(rows))
-    places = {(r, c): rows[r][c] for r in size for c in range(len(rows[r])) if rows[r][c] != WALL}
-    start, goal = (next(p for p, mark in places.items() if mark == m) for m in "SG")
-    cells = [
-        f"{number}:{''.join(f'{column}{mark}' for column, mark in enumerate(row, 1))}"
-        for number, row in enumerate(rows, 1)
-    ]
-    lines = [f"{' '.join(cells)} S{_name(start)} G{_name(goal)}"]
+    lines = ["/".join("".join(_name((r, c)) + cells[r, c] for c in size) for r in size)]
+    start = next(place for place, mark in cells.items() if mark == "S")
     seen, frontier, distance = {start}, [start], 0
     while frontier:
-        shown = " ".join(map(_name, frontier))
-        lines.append(f"{distance}:{shown}")
-        if goal in frontier:
-            lines[-1] += "!"
-            return "\n".join(lines), distance
-        frontier = _beside(frontier, places, seen)
-        # what is found after the goal does not matter
-        if goal in frontier:
-            frontier = frontier[: frontier.index(goal) + 1]
+        found: list[Place] = []
+        looks = []
+        for place in frontier:
+            looks.append(f"{_name(place)}:{_look(place, cells, seen, found)}")
+            if looks[-1].endswith("!"):
+                break
+        lines.append(f"{distance}:{' '.join(map(_name, frontier))}>{' '.join(looks)}")
         distance += 1
+        if looks[-1].endswith("!"):
+            return "\n".join(lines) + str(distance), distance
+        frontier = found
     return "\n".join((*lines, f"{distance}:no")), None
 
 
@@ -106,14 +103,23 @@ def verify(problem: Problem, text: str) -> Verdict:
     return verify_integer(steps, text.strip().removesuffix("steps"))
 
 
-def _beside(frontier: list[Place], places: dict[Place, str], seen: set[Place]) -> list[Place]:
-    found = []
-    for row, column in frontier:
-        for place in ((row - 1, column), (row, column - 1), (row, column + 1), (row + 1, column)):
-            if place in places and place not in seen:
-                seen.add(place)
-                found.append(place)
-    return found
+def _look(at: Place, cells: dict[Place, str], seen: set[Place], found: list[Place]) -> str:
+    """What lies around a cell, up to the goal; new cells are added to `seen` and `found`."""
+    row, column = at
+    text = ""
+    for place in ((row - 1, column), (row, column - 1), (row, column + 1), (row + 1, column)):
+        mark = cells.get(place)
+        if mark is None:
+            continue
+        if place in seen:
+            mark = "-"
+        elif mark != WALL:
+            seen.add(place)
+            found.append(place)
+        text += _name(place) + mark
+        if mark == "G":
+            return text + "!"
+    return text
 
 
 def _name(place: Place) -> str:

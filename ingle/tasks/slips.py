@@ -18,7 +18,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ingle.tasks import ALL_TASKS
-from ingle.tasks.base import MAX_TRACE, Problem
+from ingle.tasks.base import MAX_SEARCH, Problem
 
 CHECK_SHARE, SLIP_SHARE = 0.05, 0.03
 CHECK, WAIT = "check: ", " wait "
@@ -65,7 +65,7 @@ def with_slip(rng: random.Random, problem: Problem) -> Problem | None:
 
 def _bounded(problem: Problem, trace: str) -> Problem | None:
     trained = problem.level in ALL_TASKS[problem.task].LEVELS
-    return None if trained and len(trace) > MAX_TRACE else replace(problem, trace=trace)
+    return None if trained and len(trace) > MAX_SEARCH else replace(problem, trace=trace)
 
 
 def _wrong(rng: random.Random, result: str) -> str:

@@ -1,6 +1,6 @@
 """Words for the spelling tasks: common English ones, and made-up ones that can be pronounced.
 
-About half of the words drawn are made up, so that a model learns to spell and not a list. Words of
+Two of five words drawn are made up, so that a model learns to spell and not a list. Words of
 the question templates ("number", "count") are drawn more often than others: the tokenizer of the
 shipped model holds them as one token each, and their spelling can only be learned by heart.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 
-KNOWN_SHARE, MADE_UP_SHARE = 0.1, 0.45
+KNOWN_SHARE, MADE_UP_SHARE = 0.2, 0.4
 
 _COMMON = """
 ability able about above accept account across action active actor actual address advance advice
@@ -131,7 +131,7 @@ _CODAS = ("", "", "", *"nrstlmdx", "ck", "ll", "nd", "rt", "ss", "st")
 
 
 def draw_word(rng: random.Random, shortest: int, longest: int) -> str:
-    """A lower-case word of `shortest` to `longest` letters, about half the time a made-up one."""
+    """A lower-case word of `shortest` to `longest` letters, two times of five a made-up one."""
     length = rng.randint(shortest, longest)
     draw = rng.random()
     if draw < MADE_UP_SHARE:

@@ -40,12 +40,12 @@ TRAINED_WEIGHTS = {task: 1.0 for task in TRAINED} | {
 
 # Where the shipped reasoner goes on to all of them: what it knows is kept up.
 GROWING_WEIGHTS = {
-    "sums": 0.6, "products": 0.5, "gcd": 0.7, "base_conversion": 0.9, "sorting": 0.9,
-    "spell_backward": 0.5, "letter_counting": 0.4, "countdown": 1.2, "simple_equations": 0.8,
-    "number_sequence": 1.3, "lcm": 0.9, "fraction_simplification": 1.2,
-    "prime_factorization": 1.2, "count_bits": 0.8, "word_sorting": 1.7, "caesar_cipher": 1.3,
-    "countdown4": 2.0, "mini_sudoku": 1.4, "maze": 1.3, "syllogism": 0.9, "knights_knaves": 1.8,
-    "leg_counting": 1.0, "time_intervals": 0.9, "calendar_days": 0.9, "small_talk": 0.3,
+    "sums": 0.7, "products": 0.5, "gcd": 0.6, "base_conversion": 1.0, "sorting": 0.8,
+    "spell_backward": 0.5, "letter_counting": 0.4, "countdown": 2.0, "simple_equations": 1.0,
+    "number_sequence": 1.6, "lcm": 0.6, "fraction_simplification": 1.1,
+    "prime_factorization": 0.8, "count_bits": 0.4, "word_sorting": 1.7, "caesar_cipher": 1.6,
+    "countdown4": 3.0, "mini_sudoku": 1.0, "maze": 1.9, "syllogism": 1.1, "knights_knaves": 1.7,
+    "leg_counting": 0.5, "time_intervals": 1.0, "calendar_days": 0.8, "small_talk": 0.4,
 }  # fmt: skip
 
 # What reinforcement learning asks: the tasks with levels beyond the trained ones.
@@ -167,8 +167,21 @@ def grpo_run(
         name=f"grpo-{objective}", model=read_config(parent), parent=parent,
         mixture=mixture_of(tasks or HARD_TASKS, levels),
         steps=steps, objective=objective_preset(objective), seed=seed, prompts=16, group=8,
-        limit=512, optim=OptimConfig(muon=False, adam_lr=rate), decay=0.5,
+        limit=640, longest=256, optim=OptimConfig(muon=False, adam_lr=rate), decay=0.5,
     )  # fmt: skip
+
+
+# What a fine-tuned reasoner gets right least often: searches, and letters that stand in one token.
+WEAK_TASKS = (
+    "countdown", "countdown4", "knights_knaves", "maze", "word_sorting", "caesar_cipher",
+    "number_sequence", "simple_equations",
+)  # fmt: skip
+
+
+def reinforce_run(parent: Path, steps: int, seed: int = 6) -> GrpoRun:
+    """Reinforcement learning where a model errs most on the levels it was fine-tuned for."""
+    run = grpo_run(parent, "small", steps, seed, WEAK_TASKS, (1, 2, 3), rate=3e-5)
+    return replace(run, name="reinforce")
 
 
 def mixture_of(tasks: Sequence[str] = (), levels: Sequence[int] | None = None) -> Mixture:

@@ -111,15 +111,16 @@ def test_countdown_with_four_goes_down_and_comes_back() -> None:
     for problem in _problems("countdown4"):
         head, *lines = problem.trace.split("\n")
         target, given = head.split(" from ")
-        top = sorted(map(int, given.split(" ")), reverse=True)
-        assert (
-            int(target) == problem.gold["target"] and sorted(problem.gold["numbers"]) == top[::-1]
-        )
-        assert ":" not in lines[0] and lines[-1].endswith("!")
-        returns += sum(":" not in line for line in lines) > 1
+        top = list(map(int, given.split(" ")))
+        assert int(target) == problem.gold["target"]
+        assert sorted(problem.gold["numbers"]) == sorted(top)
+        *lines, built = lines
+        assert lines[0].startswith("<") and lines[-1].endswith("!")
+        returns += sum(line.startswith("<") for line in lines) > 1
         state = top
         for line in lines:
-            fact, _, left = line.partition(">")
+            assert line.startswith("<") == (":" not in line)
+            fact, _, left = line.removeprefix("<").partition(">")
             start = top if ":" not in left else state
             numbers, _, results = left.rstrip("!").partition(": ")
             after = [int(number) for number in numbers.split(" ")]
@@ -128,15 +129,21 @@ def test_countdown_with_four_goes_down_and_comes_back() -> None:
             rest = list(start)
             for used in made[1]:
                 rest.remove(used)
-            assert after == sorted([*rest, int(made[0])], reverse=True)
+            assert after[0] == int(made[0]) and sorted(after[1:]) == sorted(rest)
             if ":" not in left:
                 state = after
                 continue
-            a, b = after
+            a, b = sorted(after, reverse=True)
             possible = [a + b, a - b, a * b, a / b if b else None]
             found = [int(result) for result in results.split(" ")]
             assert set(found) <= set(possible)
             assert (int(target) in found) == (line is lines[-1] or line == lines[-1])
+        said, *steps = built.split("=")
+        assert said == target and f"{steps[-1]} = {target}" == problem.answer
+        for place, step in enumerate(steps):  # each has one operation more
+            value = evaluate(step)
+            assert not isinstance(value, str)
+            assert value[0] == int(target) and len(value[1]) == place + 2
         assert verify(problem, problem.answer).score == 1.0
     assert 60 < returns < 240  # many searches, not all, come back to the four numbers
 
@@ -148,19 +155,35 @@ def test_the_way_of_countdown4_is_not_always_at_the_end_of_a_full_budget() -> No
     assert min(ends) == 1 and max(ends) >= 8 and len(set(ends)) >= 7
 
 
+def _holds(said: str) -> bool:
+    """Whether a claim is true by its own digits: `b01/c11`, person, claimed role, role."""
+    if match := re.fullmatch(r"[a-z](\d)([=#])[a-z](\d)", said):
+        return (match[1] == match[3]) == (match[2] == "=")
+    first, sign, second = re.fullmatch(r"[a-z](\d\d)(?:([/&>])[a-z](\d\d))?", said).groups()  # type: ignore[union-attr]
+    one, two = (pair is not None and pair[0] == pair[1] for pair in (first, second))
+    return {None: one, "/": one or two, "&": one and two, ">": not one or two}[sign]
+
+
 def test_knights_are_searched_case_by_case() -> None:
     for problem in _problems("knights_knaves"):
         first, *lines = problem.trace.split("\n")
         count = len(first.split(" "))
-        cases = ["".join(case) for case in itertools.product("10", repeat=count)]
-        assert [line.partition(":")[0] for line in lines] == cases[: len(lines)]
-        for line in lines:
-            case, _, truths = line.rstrip("!").partition(":")
-            said = truths.split(" ")
-            *fit, last = said
-            assert fit == list(case[: len(fit)])
-            fits = line.endswith("!")
-            assert (last == case[len(fit)]) == fits and (not fits or len(said) == count)
-            assert fits == (line is lines[-1])
-        roles = ["knight" if mark == "1" else "knave" for mark in lines[-1][:count]]
+        claims = [said.partition(":")[::2] for said in first.split(" ")]
+        cases = list(itertools.product("10", repeat=count))
+        for line, roles_of_case in zip(lines, cases, strict=False):
+            case, *facts = line.rstrip("!").split(" ")
+            roles = dict(zip((name for name, _ in claims), roles_of_case, strict=True))
+            assert case == "".join(name + role for name, role in roles.items())
+            for fact, (name, claim) in zip(facts, claims, strict=False):
+                said, _, true = fact.partition(":")[2].rpartition("=")
+                assert fact.startswith(f"{name}{roles[name]}:")
+                filled = claim
+                for who, role in roles.items():
+                    filled = re.sub(rf"({who}\d?)", rf"\g<1>{role}", filled)
+                assert said == filled
+                assert true == str(int(_holds(said)))
+                assert (true == roles[name]) == (line.endswith("!") or fact is not facts[-1])
+            assert line.endswith("!") == (line is lines[-1])
+            assert not line.endswith("!") or len(facts) == count
+        roles = ["knight" if mark == "1" else "knave" for mark in lines[-1][1 : 2 * count : 2]]
         assert re.findall("knight|knave", problem.answer) == roles

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from ingle.tasks import ALL_TASKS, Problem, verify
-from ingle.tasks.base import MAX_TRACE
+from ingle.tasks.base import MAX_SEARCH
 from ingle.tasks.slips import CHECK, CHECK_SHARE, SLIP_SHARE, WAIT, vary, with_check, with_slip
 
 CHECKED = (
@@ -58,7 +58,7 @@ def test_checks_are_true_and_end_in_the_answer(task: str) -> None:
         for fact in facts.split(" "):
             found = FACT.fullmatch(fact)
             assert found is not None and holds(found), (fact, checked)
-        assert problem.level in ALL_TASKS[task].HARDER or len(checked.trace) <= MAX_TRACE
+        assert problem.level in ALL_TASKS[task].HARDER or len(checked.trace) <= MAX_SEARCH
     assert count > 150
 
 
@@ -86,7 +86,7 @@ def test_slips_are_wrong_and_mended(task: str) -> None:
         else:
             assert task in ("letter_counting", "spell_backward")
         assert slipped.answer == problem.answer and verify(slipped, slipped.answer).score == 1.0
-        assert problem.level in ALL_TASKS[task].HARDER or len(slipped.trace) <= MAX_TRACE
+        assert problem.level in ALL_TASKS[task].HARDER or len(slipped.trace) <= MAX_SEARCH
     assert count > 200
 
 

@@ -132,10 +132,28 @@ def test_mazes_by_relaxation() -> None:
         goal = next(place for place, mark in cells.items() if mark == "G")
         steps = far[goal]
         assert problem.answer == (str(steps) if steps < 99 else "There is no path.")
-        for line in problem.trace.split("\n")[1:]:
-            distance, _, places = line.rstrip("!").partition(":")
-            for place in places.split(" ") if places != "no" else []:
-                assert far[int(place[0]) - 1, int(place[1]) - 1] == int(distance)
+        first, *lines = problem.trace.split("\n")
+        named = [re.findall(r"(\d)(\d)([SG.#])", row) for row in first.split("/")]
+        assert {(int(r) - 1, int(c) - 1): mark for row in named for r, c, mark in row} == cells
+        seen = {place for place, mark in cells.items() if mark == "S"}
+        for line in lines[: -1 if steps == 99 else None]:
+            frontier, _, looks = line.partition(">")
+            distance, _, places = frontier.partition(":")
+            wanted = places.split(" ")
+            assert all(far[_place(name)] == int(distance) for name in wanted)
+            assert re.findall(r"(\d\d):", looks) == wanted[: looks.count(":")]
+            for look in looks.split(" "):
+                name, _, around = look.partition(":")
+                for other, mark in re.findall(r"(\d\d)([-.#G])", around):
+                    (r, c), (y, x) = _place(name), _place(other)
+                    assert abs(r - y) + abs(c - x) == 1
+                    assert mark == ("-" if (y, x) in seen else cells[y, x])
+                    seen |= {(y, x)} if mark in ".G" else set()
+        assert lines[-1].endswith(f"G!{steps}" if steps < 99 else ":no")
+
+
+def _place(name: str) -> tuple[int, int]:
+    return int(name[0]) - 1, int(name[1]) - 1
 
 
 def test_syllogisms_by_counterexample() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.tasks import ALL_TASKS, FIRST, TRAINED, sample, small_talk
-from ingle.tasks.base import MAX_TRACE, Problem
+from ingle.tasks.base import MAX_SEARCH, Problem
 from ingle.tasks.words import COMMON, KNOWN
 from ingle.training.tokenizer import build_tokenizer, known_words
 
@@ -32,7 +32,7 @@ def test_documents_are_short_and_letters_visible(task: str, tokenizer: Tokenizer
     for problem in _problems(task):
         trace = tokenizer.encode(problem.trace)
         whole = [*tokenizer.encode(problem.question), *trace, *tokenizer.encode(problem.answer)]
-        assert tokenizer.vocab_size == 512 and len(trace) <= MAX_TRACE and len(whole) < 400
+        assert tokenizer.vocab_size == 512 and len(trace) <= MAX_SEARCH and len(whole) < 550
         pieces = {tokenizer.token_bytes(token).decode() for token in trace}
         assert {p for p in pieces if len(p) > 1} <= {" from", " no", "no", " yes", "yes"}
 

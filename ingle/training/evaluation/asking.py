@@ -30,7 +30,7 @@ class Asking:
 
     samples: int = 1
     temperature: float = 0.0
-    max_tokens: int = 400
+    max_tokens: int = 640
     seed: int = 0
     system: str | None = None
     thinking: bool = True

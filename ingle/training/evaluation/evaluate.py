@@ -203,7 +203,7 @@ def task_exam(task: str, n: int, seed: int, levels: tuple[int, ...] | None = Non
 
 def evaluate(
     llm: LLM, tasks: list[str], n: int, seed: int, levels: tuple[int, ...] | None = None,
-    max_tokens: int = 400,
+    max_tokens: int = 640,
 ) -> Evaluation:  # fmt: skip
     """Ask a model n fresh problems per task, once and greedily."""
     exams = [task_exam(task, n, seed, levels) for task in tasks]

@@ -30,7 +30,8 @@ _SAID = ("name", "model", "mixture", "parent", "teacher", "save_every", "samples
 class Words:
     """What a person says about a model. front: the YAML ahead of a card. lead: what it is, behind
     the sentence on its architecture. asked: typical questions. made: how, ahead of the table of
-    stages. limits: instead of the ones that hold for any model of ours."""
+    stages. limits: instead of the ones that hold for any model of ours. more: a section behind the
+    results, with its heading."""
 
     title: str
     front: str = ""
@@ -38,6 +39,7 @@ class Words:
     asked: Sequence[str] = ()
     made: str = ""
     limits: str = ""
+    more: str = ""
 
 
 def card(folder: Path, evaluation: Mapping[str, Any] | None, words: Words | None = None,
@@ -50,7 +52,8 @@ def card(folder: Path, evaluation: Mapping[str, Any] | None, words: Words | None
     if words.asked:
         parts += ["## What it was trained for", "\n".join(f"- {text}" for text in words.asked)]
     if evaluation is not None:
-        parts += ["## How often it is right", *_results(folder, evaluation)]
+        parts += ["## How often it is right", *results(folder, evaluation)]
+    parts.append(words.more)
     parts += ["## How it was made", *_made(folder, stages, words)]
     parts += ["## Limits", words.limits.strip() or _limits(evaluation)]
     return front + "\n\n".join(part for part in parts if part) + "\n"
@@ -89,7 +92,9 @@ def _architecture(config: ModelConfig) -> str:
     )
 
 
-def _results(folder: Path, evaluation: Mapping[str, Any]) -> list[str]:
+def results(folder: Path, evaluation: Mapping[str, Any]) -> list[str]:
+    """Paragraphs and tables of an evaluation, as `ingle eval --json` tells it; of both models where
+    it was made against another."""
     before, after = evaluation["before"], evaluation["after"]
     measures = compare(evaluation)
     asked = after["asked"]

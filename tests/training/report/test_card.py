@@ -20,7 +20,7 @@ from ingle.training.loop import Run
 from ingle.training.metrics import MetricsLog
 from ingle.training.origin import origin_of
 from ingle.training.presets import model_preset
-from ingle.training.report.card import MARK, Words, card
+from ingle.training.report.card import MARK, Words, card, results
 from ingle.training.report.history import is_parent, lineage, parent_of, read_stage
 from ingle.training.report.record import folded, record
 
@@ -124,6 +124,13 @@ def test_a_card_without_a_parent_or_an_evaluation(runs: tuple[Path, Path]) -> No
     own = card(parent, None, words)
     assert own.startswith("---\nlicense: mit\n---\n# Title\n") and "- 1+1" in own
     assert own.endswith("## Limits\n\nNone.\n")
+    both = {"before": told("first", [1, 0]), "after": told("first", [1, 1])}
+    section = "\n\n".join(["## More", *results(parent, both)])
+    longer = card(
+        parent, {"before": None, "after": told("first", [1, 0])}, Words("T", more=section)
+    )
+    found = [longer.index(f"## {head}") for head in ("How often", "More", "How it was made")]
+    assert found == sorted(found) and "+50.0" in longer[found[1] : found[2]]
 
 
 def test_recording_leaves_a_file_a_page_and_a_card(runs: tuple[Path, Path], tmp_path: Path) -> None:
