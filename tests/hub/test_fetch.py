@@ -73,6 +73,15 @@ def test_a_cut_connection_goes_on_where_it_ended(hub, capsys):
     assert (resolve_model(REPO) / "model.safetensors").read_bytes() == WEIGHTS
 
 
+@pytest.fixture
+def hears_ctrl_c():
+    """A shell that starts tests in the background has them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_ctrl_c")
 def test_ctrl_c_keeps_what_came_and_the_next_run_resumes(hub, cache, capsys):
     def press() -> None:
         # the client may still be reading what was sent

@@ -58,7 +58,17 @@ def test_merged_at_load_is_merged_on_disk(
 
 
 def test_an_engine_serves_an_adapter(base: Path, adapter: Path) -> None:
-    params = SamplingParams(temperature=0.0, max_tokens=8)
-    with_it, without = (LLM(base, "fp32", adapter=folder) for folder in (adapter, None))
-    ids = [llm.generate("What is 12 + 30?", params)[0].token_ids for llm in (with_it, without)]
-    assert ids[0] != ids[1]
+    prompt = list(range(5, 45))
+    params = SamplingParams(temperature=0.0, max_tokens=8, ignore_eos=True, logprobs=0)
+    llm = LLM(base, "fp32", adapter=adapter)
+    found = llm.generate(prompt, params)[0]
+    chosen = torch.tensor(found.token_ids)[:, None]
+    with_it, without = (load_model(base, kernels="reference", adapter=a) for a in (adapter, None))
+    with torch.no_grad():
+        whole = torch.tensor([prompt + found.token_ids])
+        by_merged, by_base = (
+            model(whole)[0, len(prompt) - 1 : -1].log_softmax(-1).gather(1, chosen)[:, 0]
+            for model in (with_it, without)
+        )
+    assert torch.allclose(torch.tensor(found.logprobs), by_merged, atol=1e-3)
+    assert (by_base - by_merged).abs().max() > 0.05
