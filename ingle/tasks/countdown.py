@@ -31,7 +31,7 @@ NAME = "countdown"
 TITLE = "Countdown with three numbers"
 LEVELS = (1, 2, 3)
 HARDER = (4, 5)
-EXAMPLES = ("Use 75, 6, 12 to make 3.", "make 24 from 4, 7, 2")
+EXAMPLES = ("Use 75, 6, 12 to make 3.", "make 26 from 4, 7, 2")
 
 NO_WAY = "I found no way."
 UNSOLVABLE_SHARE = 0.04

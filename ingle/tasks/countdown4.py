@@ -33,7 +33,7 @@ NAME = "countdown4"
 TITLE = "Countdown with four numbers"
 LEVELS = (1, 2, 3)
 HARDER = (4, 5)
-EXAMPLES = ("Use 6, 3, 8, 5 to make 24.", "make 100 from 25, 3, 7, 4")
+EXAMPLES = ("Use 3, 8, 2, 7 to make 21.", "make 50 from 6, 8, 3, 5")
 
 BARE, TEMPLATES = countdown.BARE, countdown.TEMPLATES
 PHRASES = BARE + TEMPLATES

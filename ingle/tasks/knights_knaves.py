@@ -1,10 +1,10 @@
 """Knights tell the truth, knaves lie: who is who? Every case in turn, left at its first failure.
 
-    Ann and Bob are knights or knaves. Ann says Bob is a knave. Bob says Ann is a knave or Bob is a
-    knight. Who is who?
-    a:b0 b:a0/b1
+    Ann and Bob are knights or knaves. Ann says Bob is a knave. Bob says Ann is a knave and Bob is a
+    knave. Who is who?
+    a:b0 b:a0&b0
     a1b1 a1:b01=0
-    a1b0 a1:b00=1 b0:a01/b10=0!
+    a1b0 a1:b00=1 b0:a01&b00=0!
 
 The first line holds what everyone says: 1 knight, 0 knave, / or, & and, > if ... then, = the same,
 # not the same. Then come the cases, all knights first. In each, person by person: the role, what is
@@ -29,8 +29,8 @@ TITLE = "Knights and knaves"
 LEVELS = (1, 2, 3)
 HARDER = (4, 5)
 EXAMPLES = (
-    "Ann and Bob are knights or knaves. Ann says Bob is a knave. Bob says Ann is a knight or Bob "
-    "is a knave. Who is who?",
+    "Ann and Bob are knights or knaves. Ann says Bob is a knave. Bob says Ann and Bob are the "
+    "same. Who is who?",
 )
 
 BARE = ("{s} Who is a knight?", "knights and knaves: {s}", "{s} Who is who?")

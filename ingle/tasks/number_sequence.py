@@ -25,7 +25,7 @@ NAME = "number_sequence"
 TITLE = "Number sequences"
 LEVELS = (1, 2, 3)
 HARDER = (4, 5)
-EXAMPLES = ("What comes next: 3, 5, 9, 15, 23?", "2, 6, 18, 54, ...")
+EXAMPLES = ("What comes next: 46, 54, 64, 76, 90?", "2, 6, 18, 54, ...")
 
 BARE = ("{s}, ?", "{s}, ...", "{s}, next?", "next: {s}")
 TEMPLATES = (

@@ -184,18 +184,49 @@ def test_the_fifteen_valid_moods() -> None:
 
 def test_knights_from_the_words_of_the_question() -> None:
     for problem in _problems("knights_knaves", 300):
-        text = re.sub(r"^.*?knaves?( always)? lie\.|^.*?or knaves\.|^.*?knaves: ?", "",
-                      problem.question, count=1)  # fmt: skip
-        said = re.findall(r"(\w+) says (.+?)\.(?= |$)", text.rstrip(".") + ".", re.IGNORECASE)
-        names = [name.capitalize() for name, _ in said]
-        fits = []
-        for roles in itertools.product((True, False), repeat=len(names)):
-            who = dict(zip(names, roles, strict=True))
-            if all(_true(claim, who) == who[name.capitalize()] for name, claim in said):
-                fits.append(who)
-        assert len(fits) == 1, problem.question
-        spoken = [f"{n} is a {'knight' if r else 'knave'}" for n, r in fits[0].items()]
+        (who,) = _who_fits(problem.question)
+        spoken = [f"{n} is a {'knight' if r else 'knave'}" for n, r in who.items()]
         assert problem.answer == ", ".join(spoken) + "."
+
+
+def test_the_puzzles_offered_to_people_have_one_solution() -> None:
+    assert all(len(_who_fits(text)) == 1 for text in ALL_TASKS["knights_knaves"].EXAMPLES)
+    for task in ("countdown", "countdown4"):
+        for text in ALL_TASKS[task].EXAMPLES:
+            target, numbers = _target_and_numbers(text)
+            assert _makes(list(map(Fraction, numbers)), target), text
+
+
+def _target_and_numbers(text: str) -> tuple[int, list[int]]:
+    """Of `Use 1, 2 to make 3.` and `make 3 from 1, 2`."""
+    numbers = _numbers(text)
+    return (numbers[0], numbers[1:]) if text.startswith("make") else (numbers[-1], numbers[:-1])
+
+
+def _makes(numbers: list[Fraction], target: int) -> bool:
+    if len(numbers) == 1:
+        return numbers[0] == target
+    for i, j in itertools.permutations(range(len(numbers)), 2):
+        a, b = numbers[i], numbers[j]
+        rest = [n for place, n in enumerate(numbers) if place not in (i, j)]
+        for made in (a + b, a - b, a * b, *([a / b] if b else [])):
+            if _makes([*rest, made], target):
+                return True
+    return False
+
+
+def _who_fits(question: str) -> list[dict[str, bool]]:
+    """Everyone's role in every case in which knights speak the truth and knaves do not."""
+    head = r"^.*?knaves?( always)? lie\.|^.*?or knaves\.|^.*?knaves: ?"
+    text = re.sub(head, "", question, count=1)
+    said = re.findall(r"(\w+) says (.+?)\.(?= |$)", text.rstrip(".") + ".", re.IGNORECASE)
+    names = [name.capitalize() for name, _ in said]
+    fits = []
+    for roles in itertools.product((True, False), repeat=len(names)):
+        who = dict(zip(names, roles, strict=True))
+        if all(_true(claim, who) == who[name.capitalize()] for name, claim in said):
+            fits.append(who)
+    return fits
 
 
 def _true(claim: str, who: dict[str, bool]) -> bool:
