@@ -39,7 +39,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="longest conversation (default 2048, or the model's context)",
     )  # fmt: skip
     group.add_argument(
-        "--batch", type=int, default=8192, metavar="TOKENS", help="of a step (default 8192)"
+        "--batch",
+        type=int,
+        default=8192,
+        metavar="TOKENS",
+        help="of a step, in streams of --length (default 8192)",
     )
     group.add_argument(
         "--lr", type=float, help="peak learning rate (default 2e-4 with --lora, else 2e-5)"

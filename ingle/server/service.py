@@ -34,7 +34,7 @@ log = logging.getLogger("ingle.server")
 
 HEARTBEAT_SECONDS = 10.0
 LOOP_SHARE = 0.015  # of a core that delivering to streams may take: the rest belongs to the engine
-LONGEST_PACE = 0.2  # seconds; above it text no longer seems to flow
+LONGEST_PACE = 0.2  # seconds between two deliveries to a stream, however many there are
 
 # What programs written for DeepSeek's own service ask for; one model answers here to any name.
 DEEPSEEK_NAMES = ("deepseek-chat", "deepseek-reasoner", "deepseek-flash", "deepseek-v4-pro")

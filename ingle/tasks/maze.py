@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import random
 
-from ingle.tasks.base import Problem, Verdict, right, tidy, verify_integer, wrong
+from ingle.tasks.base import MAX_SEARCH, Problem, Verdict, right, tidy, verify_integer, wrong
 from ingle.tasks.phrasing import phrase
 
 NAME = "maze"
@@ -56,7 +56,8 @@ def generate(rng: random.Random, level: int) -> Problem:
     while True:
         rows = _draw(rng, size)
         trace, distance = solve(rows)
-        if (distance is None) == closed:
+        fits = level in HARDER or len(trace) <= MAX_SEARCH
+        if fits and (distance is None) == closed:
             break
     shown = "/".join(rows) if rng.random() < 0.5 else "\n" + "\n".join(rows)
     question = phrase(rng, TEMPLATES, BARE, m="{m}").removesuffix("{m}").rstrip()

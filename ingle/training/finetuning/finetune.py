@@ -211,10 +211,13 @@ def finetune(
     mtp_weight = run.mtp_weight if run.lora is None and model.num_mtp else 0.0
     optimizers = Optimizers(model, run.optim, layout)
     with naming_disk_errors(folder):
-        check_same(run, folder)
         if layout.leads:
-            _prepare(run, folder)
+            folder.mkdir(parents=True, exist_ok=True)
+            finish(folder)
         layout.wait()
+        check_same(run, folder)
+        if layout.leads and run.lora is None:
+            _copy_companions(run.parent, folder)
         load = load_checkpoint if run.lora is None else load_adapter_checkpoint
         done = load(folder, model, optimizers)
         origin = origin_of(run, folder, done)
@@ -238,13 +241,11 @@ def finetune(
     return layout.assembled().eval()
 
 
-def _prepare(run: FineTuning, folder: Path) -> None:
-    """The folder with what goes with a model's weights, and a save that was cut short ended."""
-    folder.mkdir(parents=True, exist_ok=True)
-    finish(folder)
-    for name in COMPANIONS if run.lora is None else ():
-        if (run.parent / name).is_file():
-            shutil.copyfile(run.parent / name, folder / name)
+def _copy_companions(parent: Path, folder: Path) -> None:
+    """What goes with a model's weights, its tokenizer above all."""
+    for name in COMPANIONS:
+        if (parent / name).is_file():
+            shutil.copyfile(parent / name, folder / name)
 
 
 def check_same(run: FineTuning, folder: Path) -> None:
