@@ -23,7 +23,7 @@ def tried(what: Callable[[], object]) -> str:
     return "done"
 
 
-def facts() -> dict:
+def facts(target: Path) -> dict:
     import torch
     import torch.distributed as dist
 
@@ -42,7 +42,7 @@ def facts() -> dict:
         "datagram": tried(lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)),
         "addressed": tried(lambda: near.sendto(b"x", "/run/nobody")),
         "outside": tried(lambda: socket.create_connection(("192.0.2.1", 9), timeout=5)),
-        "written": tried(lambda: Path("/tmp/ingle-outside").touch()),
+        "written": tried(lambda: (target.parent / "outside").touch()),
         "landlock": landlock.abi(),
     }
 
@@ -53,4 +53,4 @@ if __name__ == "__main__":
         Namespace(own_process=True, unsealed=False, expert_parallel=2), target,
         starts="programs", several=True,
     )  # fmt: skip
-    (target / f"facts-{os.environ['RANK']}").write_text(json.dumps(facts()), "utf-8")
+    (target / f"facts-{os.environ['RANK']}").write_text(json.dumps(facts(target)), "utf-8")

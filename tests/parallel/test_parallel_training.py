@@ -145,3 +145,8 @@ def test_rows_find_their_experts_and_the_way_back(tmp_path: Path) -> None:
 def test_the_optimiser_of_the_comparison_moves_matrices_by_muon() -> None:
     """Else the comparisons above would say nothing of gathered matrices."""
     assert OptimConfig() == RUN.optim and RUN.optim.muon
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="needs Linux's scheduler")
+def test_processes_end_in_peace_while_gloo_drops_its_last_tensor() -> None:
+    torchrun(2, HERE / "several_leave.py")
