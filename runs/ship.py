@@ -113,8 +113,8 @@ def words(before: str, stages: Sequence[Stage]) -> Words:
         "other text was used.",
         made="`runs/mini.sh`: pre-training on worked examples as plain text, then fine-tuning on "
         "chats, of eight tasks; then `runs/grow.py`: the other tasks at a constant rate, then all "
-        "with a rate that decays to zero, twice, and reinforcement learning (GRPO) on eight of "
-        f"them. {before} Muon for matrices, AdamW for the rest. "
+        "with a rate that decays to zero, three times, and reinforcement learning (GRPO) on eight "
+        f"of them. {before} Muon for matrices, AdamW for the rest. "
         f"{untrained}The figures above are those of `ingle eval` on the weights as shipped, in "
         "bf16.".replace("  ", " "),
     )  # fmt: skip

@@ -21,7 +21,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 from fractions import Fraction
-from itertools import permutations
+from itertools import combinations
 
 from ingle.tasks.arithmetic import evaluate
 from ingle.tasks.base import MAX_TRACE, Problem, Verdict, right, tidy, wrong
@@ -77,7 +77,7 @@ def generate(rng: random.Random, level: int) -> Problem:
         numbers = draw_numbers(rng, level, 3)
         if unsolvable:
             target = rng.randint(1, _TARGETS[level])
-            if _has_way(numbers, target):
+            if has_way(numbers, target):
                 continue
         else:
             choices = sorted(n for n in _whole_values(numbers) if n <= _TARGETS[level])
@@ -151,6 +151,23 @@ def draw_numbers(rng: random.Random, level: int, count: int) -> list[int]:
     return numbers
 
 
+def has_way(numbers: list[int], target: int) -> bool:
+    """Whether any expression makes the target, with fractions and negatives on the way, too."""
+    return _reaches(tuple(map(Fraction, numbers)), target)
+
+
+def _reaches(numbers: tuple[Fraction, ...], target: int) -> bool:
+    if len(numbers) == 1:
+        return numbers[0] == target
+    for i, j in combinations(range(len(numbers)), 2):
+        a, b = numbers[i], numbers[j]
+        rest = tuple(n for place, n in enumerate(numbers) if place not in (i, j))
+        made = {a + b, a - b, b - a, a * b, *([a / b] if b else []), *([b / a] if a else [])}
+        if any(_reaches((*rest, value), target) for value in made):
+            return True
+    return False
+
+
 def _pairs(large: int, small: int) -> Iterator[tuple[str, int]]:
     """What two numbers give, the larger first: (expression, value of at most three digits)."""
     if large + small <= MAX_VALUE:
@@ -185,16 +202,3 @@ def _whole_values(numbers: list[int]) -> set[int]:
         for _, pair in _pairs(large, small):
             values.update(value for _, value in _pairs(max(pair, last), min(pair, last)))
     return values - {0}
-
-
-def _has_way(numbers: list[int], target: int) -> bool:
-    """Whether any expression makes the target, with fractions and negatives on the way, too."""
-    for a, b, c in permutations(map(Fraction, numbers)):
-        for pair in _combine(a, b):
-            if target in _combine(pair, c) or target in _combine(c, pair):
-                return True
-    return False
-
-
-def _combine(a: Fraction, b: Fraction) -> list[Fraction]:
-    return [a + b, a - b, a * b] + ([a / b] if b else [])

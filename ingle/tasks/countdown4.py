@@ -15,7 +15,8 @@ whole. The target ends the search with an exclamation mark; then the expression 
 The search is guided: a trace visits a few dead ends, drawn at random, before the way that leads to
 the target (Guided Stream of Search, Moon et al. 2024). It never turns round: pairs are tried in the
 order in which the numbers stand, and of a pair the sum first, so a search that draws its dead ends
-as it goes repeats none.
+as it goes repeats none. Where there is no way it gives up after more dead ends than any way has
+before it.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ EXAMPLES = ("Use 3, 8, 2, 7 to make 21.", "make 50 from 6, 8, 3, 5")
 
 BARE, TEMPLATES = countdown.BARE, countdown.TEMPLATES
 PHRASES = BARE + TEMPLATES
-MAX_DEAD_ENDS = 16
+MAX_DEAD_ENDS = 16  # before a way
+LONGEST = 400  # characters without a way
 _TARGETS = {1: 50, 2: 100, 3: 200, 4: 500, 5: 999}
 
 
@@ -60,12 +62,14 @@ class Move:
 
 def generate(rng: random.Random, level: int) -> Problem:
     """Numbers up to 10 and target up to 50, 20 and 100, or big numbers and 200 (harder: 999)."""
+    unsolvable = rng.random() < countdown.UNSOLVABLE_SHARE
+    find = give_up if unsolvable else search
     while True:
         numbers = countdown.draw_numbers(rng, level, 4)
-        solved = search(rng, numbers, _TARGETS[level])
+        solved = find(rng, numbers, _TARGETS[level])
         if solved is None:
             continue
-        trace, expression, target = solved
+        trace, answer, target = solved
         if len(trace) <= MAX_SEARCH:
             break
     items = enumerate_items(rng, numbers)
@@ -74,14 +78,14 @@ def generate(rng: random.Random, level: int) -> Problem:
         level=level,
         question=phrase(rng, TEMPLATES, BARE, items=items, t=target),
         trace=trace,
-        answer=f"{expression} = {target}",
+        answer=answer,
         key=f"{NAME}:{','.join(map(str, sorted(numbers)))}:{target}",
-        gold={"numbers": tuple(numbers), "target": target, "solvable": True},
+        gold={"numbers": tuple(numbers), "target": target, "solvable": not unsolvable},
     )
 
 
 def search(rng: random.Random, numbers: list[int], largest: int) -> tuple[str, str, int] | None:
-    """(trace, expression, target) of a random target up to `largest`, None where the draw fails.
+    """(trace, answer, target) of a random target up to `largest`, None where the draw fails.
 
     A way is drawn and decides the target; then dead ends are drawn and put before it.
     """
@@ -95,13 +99,33 @@ def search(rng: random.Random, numbers: list[int], largest: int) -> tuple[str, s
     target = rng.choice(targets)
     lines = [f"{target} from {' '.join(map(str, numbers))}"]
     for step, after in _visits(rng, start, first, second):
-        lines.append(f"<{step.fact}>{' '.join(str(n.value) for n in step.left)}")
+        lines.append(_head(step))
         for end in after:
             line, built = _leaf(end, target)
             lines.append(line)
             if built:
                 lines.append("=".join((str(target), *built)))
-                return "\n".join(lines), built[-1], target
+                return "\n".join(lines), f"{built[-1]} = {target}", target
+    return None
+
+
+def give_up(rng: random.Random, numbers: list[int], largest: int) -> tuple[str, str, int] | None:
+    """(trace, answer, target) of a target that cannot be made, None where the one drawn can.
+
+    The search ends at the first dead end beyond `MAX_DEAD_ENDS`, or at `LONGEST` characters.
+    """
+    target = rng.randint(1, largest)
+    if target in numbers or countdown.has_way(numbers, target):
+        return None
+    start = tuple(Number(n, str(n), str(n)) for n in numbers)
+    lines, left = [f"{target} from {' '.join(map(str, numbers))}"], MAX_DEAD_ENDS + 1
+    for step in _some(rng, list(moves(start)), left // 2):
+        lines.append(_head(step))
+        for end in _some(rng, list(moves(step.left)), rng.randint(2, 4)):
+            lines.append(_leaf(end, target)[0])
+            left -= 1
+            if not left or len("\n".join(lines)) > LONGEST:
+                return "\n".join(lines), countdown.NO_WAY, target
     return None
 
 
@@ -132,6 +156,11 @@ def endings(large: Number, small: Number) -> Iterator[tuple[str, int]]:
 def verify(problem: Problem, text: str) -> Verdict:
     """Evaluate the expression exactly; each number must be used exactly once."""
     return countdown.verify(problem, text)
+
+
+def _head(step: Move) -> str:
+    """The line of a first step with the three numbers left."""
+    return f"<{step.fact}>{' '.join(str(n.value) for n in step.left)}"
 
 
 def _leaf(step: Move, target: int) -> tuple[str, list[str]]:

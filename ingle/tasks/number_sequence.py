@@ -3,13 +3,13 @@
     What comes next: 3, 5, 9, 15, 23?
     -: 5-3=2 9-5=4 no
     /: 5/3 no
-    +: 3+5=8 no
+    +: 3+5=8:9 no
     --: 5-3=2 9-5=4 15-9=6 23-15=8 4-2=2 6-4=2 8-6=2
     8+2=10 23+10=33
 
 A rule is left at its first fact that does not fit: equal differences (-), equal quotients (/), each
-number the sum of the two before it (+), equal differences of the differences (--), and, at the
-harder levels, two sequences in turn (:).
+number the sum of the two before it (+, with the number that stands there behind the colon), equal
+differences of the differences (--), and, at the harder levels, two sequences in turn (:).
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ NAME = "number_sequence"
 TITLE = "Number sequences"
 LEVELS = (1, 2, 3)
 HARDER = (4, 5)
-EXAMPLES = ("What comes next: 46, 54, 64, 76, 90?", "2, 6, 18, 54, ...")
+EXAMPLES = ("What comes next: 3, 5, 9, 15, 23?", "1, 4, 9, 16, 25, ...")
 
 BARE = ("{s}, ?", "{s}, ...", "{s}, next?", "next: {s}")
 TEMPLATES = (
@@ -43,8 +43,10 @@ TEMPLATES = (
     "What is the next term of {s}?",
 )
 PHRASES = BARE + TEMPLATES
+LOW_SHARE = 0.5
 _KINDS = {
-    1: ("even",), 2: ("even", "even", "ratio"), 3: ("even", "ratio", "sum", "second"),
+    1: ("even",), 2: ("even", "even", "ratio", "sum", "second"),
+    3: ("even", "ratio", "sum", "second"),
     4: ("ratio", "sum", "second", "turns"), 5: ("sum", "second", "turns"),
 }  # fmt: skip
 _STEPS = {1: 10, 2: 20, 3: 9, 4: 15, 5: 40}
@@ -52,7 +54,8 @@ _LARGEST = {1: 99, 2: 300, 3: 300, 4: 2000, 5: 9999}
 
 
 def generate(rng: random.Random, level: int) -> Problem:
-    """Equal steps, then quotients, then sums and growing steps; harder: two sequences in turn."""
+    """Equal steps, then quotients, sums and growing steps, then larger ones; harder: two sequences
+    in turn."""
     while True:
         numbers = _draw(rng, level)
         if min(numbers) < 0 or max(numbers) > _LARGEST[level]:
@@ -124,7 +127,7 @@ def _ratio(numbers: list[int]) -> Tried:
 def _sum(numbers: list[int]) -> Tried:
     facts = []
     for (first, second), third in zip(pairwise(numbers), numbers[2:], strict=False):
-        facts.append(f"{first}+{second}={first + second}")
+        facts.append(f"{first}+{second}={first + second}:{third}")
         if first + second != third:
             return Tried(facts)
     following = numbers[-2] + numbers[-1]
@@ -182,7 +185,10 @@ def _draw(rng: random.Random, level: int) -> list[int]:
             numbers.append(numbers[-2] + numbers[-1])
         return numbers
     if rule == "second":
+        steps = min(steps, 9) if level < HARDER[0] else steps
         step, growth = rng.randint(-steps, steps), rng.choice((-1, 1)) * rng.randint(1, steps)
+        if rng.random() < LOW_SHARE:  # squares and their like, which people ask first
+            first, step, growth = rng.randint(0, 9), abs(step), min(abs(growth), rng.randint(1, 9))
         return [first + step * n + growth * n * (n - 1) // 2 for n in range(length)]
     other, one, two = rng.randint(0, first + 9), rng.randint(1, steps), rng.randint(1, steps)
     pairs = [(first + one * n, other + two * n) for n in range(4)]

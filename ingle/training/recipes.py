@@ -42,9 +42,9 @@ TRAINED_WEIGHTS = {task: 1.0 for task in TRAINED} | {
 GROWING_WEIGHTS = {
     "sums": 0.7, "products": 0.5, "gcd": 0.6, "base_conversion": 1.0, "sorting": 0.8,
     "spell_backward": 0.5, "letter_counting": 0.4, "countdown": 2.0, "simple_equations": 1.0,
-    "number_sequence": 1.6, "lcm": 0.6, "fraction_simplification": 1.1,
-    "prime_factorization": 0.8, "count_bits": 0.4, "word_sorting": 1.7, "caesar_cipher": 1.6,
-    "countdown4": 3.0, "mini_sudoku": 1.0, "maze": 1.9, "syllogism": 1.1, "knights_knaves": 1.7,
+    "number_sequence": 3.0, "lcm": 0.6, "fraction_simplification": 1.1,
+    "prime_factorization": 0.8, "count_bits": 0.4, "word_sorting": 2.2, "caesar_cipher": 2.0,
+    "countdown4": 2.4, "mini_sudoku": 1.0, "maze": 1.4, "syllogism": 1.1, "knights_knaves": 1.2,
     "leg_counting": 0.5, "time_intervals": 1.0, "calendar_days": 0.8, "small_talk": 0.4,
 }  # fmt: skip
 

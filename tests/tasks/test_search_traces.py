@@ -12,7 +12,8 @@ import pytest
 from ingle.tasks import ALL_TASKS, verify
 from ingle.tasks.arithmetic import evaluate
 from ingle.tasks.base import Problem
-from ingle.tasks.countdown4 import search
+from ingle.tasks.countdown import NO_WAY, has_way
+from ingle.tasks.countdown4 import LONGEST, MAX_DEAD_ENDS, search
 
 FACT = re.compile(r"(?<![\d+*/-])(-?\d+(?:[-+*/]\d+)+)=(?=(-?\d+)(?:r(\d+))?)")  # they may overlap
 COUNTED = (
@@ -109,6 +110,8 @@ def test_sudoku_cells_list_what_they_can_take() -> None:
 def test_countdown_with_four_goes_down_and_comes_back() -> None:
     returns = 0
     for problem in _problems("countdown4"):
+        if not problem.gold["solvable"]:
+            continue
         head, *lines = problem.trace.split("\n")
         target, given = head.split(" from ")
         top = list(map(int, given.split(" ")))
@@ -146,6 +149,38 @@ def test_countdown_with_four_goes_down_and_comes_back() -> None:
             assert value[0] == int(target) and len(value[1]) == place + 2
         assert verify(problem, problem.answer).score == 1.0
     assert 60 < returns < 240  # many searches, not all, come back to the four numbers
+
+
+def test_countdown_with_four_gives_up_where_there_is_no_way() -> None:
+    problems = [p for p in _problems("countdown4", 1200) if not p.gold["solvable"]]
+    assert 24 < len(problems) < 80
+    for problem in problems:
+        numbers, target = problem.gold["numbers"], problem.gold["target"]
+        assert not has_way(list(numbers), target)
+        *others, last = problem.trace.split("\n")
+        ends = [line for line in (*others, last) if ":" in line]
+        heads = [line for line in others if line.startswith("<")]
+        assert last is ends[-1]
+        assert len(set(heads)) == len(heads) or len(set(numbers)) < 4
+        assert not any("!" in line or str(target) in line.split()[1:] for line in ends)
+        assert len(ends) == MAX_DEAD_ENDS + 1 or len(problem.trace) > LONGEST
+        until_before = problem.trace.rpartition(f"\n{ends[-2]}\n")[0]
+        assert len(until_before) + 1 + len(ends[-2]) <= LONGEST
+        assert problem.answer == NO_WAY
+        assert verify(problem, f"{numbers[0]}+{numbers[1]} = {target}").score == 0.0
+    solved = next(p for p in _problems("countdown4") if p.gold["solvable"])
+    assert verify(solved, NO_WAY).score == 0.0
+
+
+@pytest.mark.parametrize(
+    ("numbers", "target", "found"),
+    [([8, 3, 1], 24, True), ([3, 3, 8, 8], 24, True), ([5, 5, 5, 1], 24, True),
+     ([3, 7, 3, 7], 24, True), ([1, 3, 4, 6], 24, True), ([2, 2, 2], 10, False),
+     ([1, 1, 1, 1], 24, False), ([1, 1, 1, 7], 24, False)],
+)  # fmt: skip
+def test_whether_there_is_a_way(numbers: list[int], target: int, found: bool) -> None:
+    """3, 3, 8, 8 and 5, 5, 5, 1 and 3, 7, 3, 7 need fractions on the way."""
+    assert has_way(numbers, target) is found
 
 
 def test_the_way_of_countdown4_is_not_always_at_the_end_of_a_full_budget() -> None:

@@ -56,6 +56,11 @@ def test_sequences_by_their_own_rules() -> None:
             "--": len(set(np.diff(steps))) == 1,
             ":": all(len(set(np.diff(whole[start::2]))) == 1 for start in (0, 1)),
         }  # fmt: skip
+        sums = re.findall(r"(\d+)\+(\d+)=(\d+):(\d+)", problem.trace)
+        for (first, second, made, there), three in zip(
+            sums, zip(numbers, numbers[1:], numbers[2:], strict=False), strict=False
+        ):
+            assert (int(first), int(second), int(there)) == three and int(made) == sum(three[:2])
         tried = [line.split(": ")[0] for line in problem.trace.split("\n") if ": " in line]
         assert rules[tried[-1]], problem
         shown = {  # a rule given up does not hold for the numbers of the question
@@ -66,6 +71,15 @@ def test_sequences_by_their_own_rules() -> None:
             ),
         }
         assert not any(shown.get(rule, False) for rule in tried[:-1])
+
+
+def test_sequences_start_as_people_ask_them() -> None:
+    """Growing differences from low numbers, not only from what sums never reach."""
+    rng = random.Random(0)
+    drawn = [ALL_TASKS["number_sequence"].generate(rng, 3) for _ in range(1500)]
+    growing = [p for p in drawn if "\n--:" in p.trace]
+    low = [p for p in growing if int(p.key.partition(":")[2].split(",")[0]) < 10]
+    assert 0.4 < len(low) / len(growing) < 0.8
 
 
 def test_number_theory() -> None:
