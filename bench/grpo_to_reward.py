@@ -8,7 +8,8 @@ Same weights, questions in the same order, reward (the verifier's verdict), loss
 sampling at temperature 1, replies that end when they like within `--tokens`. The start's own reward
 is measured first; a side is done once a moving average over about ten steps is ten points above it.
 Sides run in turn, each in a process of its own with all cores, TRL set up as in grpo_vs_trl.py.
-Seconds count from the first step; the time before it (imports, loading, compiling) stands beside.
+Seconds count from the first step, which compiles here; the time before it (imports, loading) and
+after the last stands beside.
 What each side asks of a machine is printed too: packages and megabytes that pip installs for it.
 """
 

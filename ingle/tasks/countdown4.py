@@ -15,8 +15,8 @@ whole. The target ends the search with an exclamation mark; then the expression 
 The search is guided: a trace visits a few dead ends, drawn at random, before the way that leads to
 the target (Guided Stream of Search, Moon et al. 2024). It never turns round: pairs are tried in the
 order in which the numbers stand, and of a pair the sum first, so a search that draws its dead ends
-as it goes repeats none. Where there is no way it gives up after more dead ends than any way has
-before it.
+as it goes repeats none. Where there is no way it gives up once it has tried more, or written more,
+than is usual before a way.
 """
 
 from __future__ import annotations

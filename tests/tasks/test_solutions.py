@@ -57,6 +57,7 @@ def test_sequences_by_their_own_rules() -> None:
             ":": all(len(set(np.diff(whole[start::2]))) == 1 for start in (0, 1)),
         }  # fmt: skip
         sums = re.findall(r"(\d+)\+(\d+)=(\d+):(\d+)", problem.trace)
+        assert bool(sums) == ("\n+:" in problem.trace)
         for (first, second, made, there), three in zip(
             sums, zip(numbers, numbers[1:], numbers[2:], strict=False), strict=False
         ):
@@ -209,6 +210,13 @@ def test_the_puzzles_offered_to_people_have_one_solution() -> None:
         for text in ALL_TASKS[task].EXAMPLES:
             target, numbers = _target_and_numbers(text)
             assert _makes(list(map(Fraction, numbers)), target), text
+
+
+@pytest.mark.parametrize("task", ["countdown", "countdown4"])
+def test_countdown_knows_where_there_is_a_way(task: str) -> None:
+    for problem in _problems(task, 400):
+        numbers = list(map(Fraction, problem.gold["numbers"]))
+        assert _makes(numbers, problem.gold["target"]) is problem.gold["solvable"], problem
 
 
 def _target_and_numbers(text: str) -> tuple[int, list[int]]:
