@@ -55,7 +55,7 @@ def card(folder: Path, evaluation: Mapping[str, Any] | None, words: Words | None
         parts += ["## How often it is right", *results(folder, evaluation)]
     parts.append(words.more)
     parts += ["## How it was made", *_made(folder, stages, words)]
-    parts += ["## Limits", words.limits.strip() or _limits(evaluation)]
+    parts += ["## Limits", words.limits.strip() or _limits(evaluation, stages)]
     return front + "\n\n".join(part for part in parts if part) + "\n"
 
 
@@ -278,7 +278,16 @@ def _parent(folder: Path) -> str:
     )
 
 
-def _limits(evaluation: Mapping[str, Any] | None) -> str:
+def _read_only_problems(stages: Sequence[Stage]) -> bool:
+    """Whether all stages are known, from random weights on, and none had text but generated."""
+    return (
+        bool(stages)
+        and not stages[0].config.get("parent")
+        and all("weights" in (stage.config.get("mixture") or {}) for stage in stages)
+    )
+
+
+def _limits(evaluation: Mapping[str, Any] | None, stages: Sequence[Stage]) -> str:
     said = []
     if evaluation is None:
         said.append("It has not been evaluated.")
@@ -295,8 +304,7 @@ def _limits(evaluation: Mapping[str, Any] | None) -> str:
         ]
         if worse:
             said.append(f"It is worse than before at: {', '.join(worse)}.")
-    said.append(
-        "It knows nothing about the world. Every answer can be wrong, and it does not notice; the "
-        "thinking shows where."
-    )
+    if _read_only_problems(stages):
+        said.append("It knows nothing about the world: it has read nothing but such problems.")
+    said.append("Every answer can be wrong, and it does not notice.")
     return " ".join(said)

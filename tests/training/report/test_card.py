@@ -115,6 +115,22 @@ def test_the_card_tells_what_the_folder_holds(runs: tuple[Path, Path]) -> None:
     assert "`x`, not the model it started from" in card(child, other)
 
 
+def test_a_card_says_what_a_model_cannot_know_only_where_all_it_read_is_known(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    parent, child = runs
+    alone, known = tmp_path / "alone", "It knows nothing about the world"
+    assert known in card(parent, None) and known in card(child, None)
+    shutil.copytree(child, alone)
+    told_nothing = (alone / "metrics.jsonl").read_text("utf-8").replace(str(parent), "/nowhere/x")
+    (alone / "metrics.jsonl").write_text(told_nothing, "utf-8")
+    assert known not in card(alone, None)  # may be anyone's model
+    read = {"rows": 2, "sha256": "0" * 64, "left_out": 0}
+    chats = replace(lineage(child)[1], config={"epochs": 1, "mixture": read, "parent": str(parent)})
+    assert known not in card(child, None, stages=[lineage(child)[0], chats])
+    assert "Every answer can be wrong" in card(alone, None)
+
+
 def test_a_card_without_a_parent_or_an_evaluation(runs: tuple[Path, Path]) -> None:
     parent, _ = runs
     text = card(parent, {"before": None, "after": told("first", [1, 0])})
