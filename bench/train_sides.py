@@ -1,4 +1,5 @@
-"""The two sides of train_throughput.py: a training step here and one of transformers' model."""
+"""The sides of train_throughput.py: a training step here, one of transformers' model, and the
+matrix products of a step alone."""
 
 from __future__ import annotations
 
@@ -23,6 +24,7 @@ from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import update_router_biases
 from ingle.training.checkpoint import load_weights
 from ingle.training.data import Document, Mixture, batch_at
+from ingle.training.memory import keep_memory
 from ingle.training.next_token import NextToken
 from ingle.training.opening import can_compile
 from ingle.training.optim import OptimConfig, Optimizers
@@ -56,7 +58,8 @@ class Rows:
 
 @dataclass(frozen=True)
 class How:
-    """Settings of the peer. pieces: a step is cut into, gradients added up."""
+    """Settings of the peer. pieces: a step is cut into, gradients added up. kept: glibc keeps freed
+    memory, as training/memory.py has it here."""
 
     compiled: bool = False
     processes: int = 1
@@ -64,6 +67,7 @@ class How:
     experts: str = "grouped_mm"
     attention: str = "sdpa"
     packed: bool = False
+    kept: bool = False
 
 
 def algorithm_of(ragged: bool, mtp: bool = False) -> NextToken:
@@ -142,6 +146,62 @@ def run_ours(folder: Path, ragged: bool, shipped: bool) -> None:
         serve(step, lambda: own)
 
 
+def run_products(folder: Path) -> None:
+    """The matrix products of a step, forward and backward, and nothing else.
+
+    A process of one thread for each stream, as in `run_ours`. Every expert has equally many rows.
+    """
+    others = [start(multiply_when_told, folder) for _ in range(STREAMS - 1)]
+    keep_memory()
+    torch.set_num_threads(1)
+    operands = operands_of(folder)
+
+    def step(number: int) -> float:
+        for pipe, _ in others:
+            pipe.send(number)
+        multiply(operands)
+        for pipe, _ in others:
+            pipe.recv()
+        return 0.0
+
+    serve(step, lambda: [os.getpid(), *(process.pid or 0 for _, process in others)])
+
+
+def multiply_when_told(folder: Path, pipe: Any) -> None:
+    keep_memory()
+    torch.set_num_threads(1)
+    operands = operands_of(folder)
+    with suppress(EOFError):
+        while True:
+            number = pipe.recv()
+            multiply(operands)
+            pipe.send(number)
+
+
+def operands_of(folder: Path) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """Input, weight and gradient of the output of each product of a stream."""
+    config, rows = read_config(folder), TOKENS // STREAMS
+    assert isinstance(config, DeepseekV3Config)
+    chosen = rows * config.num_experts_per_tok // config.n_routed_experts
+    found: list[tuple[Tensor, Tensor, Tensor]] = []
+    for name, p in build_model(config, seed=1).named_parameters():
+        if p.dim() < 2 or name.endswith("embed_tokens.weight"):
+            continue
+        m = chosen if p.dim() == 3 else rows
+        for weight in p.detach().unbind() if p.dim() == 3 else [p.detach()]:
+            out, width = weight.shape
+            found.append((torch.randn(m, width), weight, torch.randn(m, out)))
+    return found
+
+
+def multiply(operands: list[tuple[Tensor, Tensor, Tensor]]) -> None:
+    for x_MI, weight_OI, _ in operands:
+        torch.mm(x_MI, weight_OI.T)
+    for x_MI, weight_OI, grad_MO in reversed(operands):
+        torch.mm(grad_MO, weight_OI)
+        torch.mm(grad_MO.T, x_MI)
+
+
 def pieces_of(
     folder: Path, ragged: bool, how: How, number: int, rank: int
 ) -> list[dict[str, Tensor | int]]:
@@ -173,6 +233,8 @@ def run_peer(folder: Path, ragged: bool, how: How, rank: int = 0, pipe: Any = No
     """transformers' model; with two processes this one is rank 0 and starts rank 1."""
     from transformers import AutoModelForCausalLM
 
+    if how.kept:
+        keep_memory()
     torch.set_num_threads(CORES // how.processes)
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, experts_implementation=how.experts,
@@ -184,7 +246,7 @@ def run_peer(folder: Path, ragged: bool, how: How, rank: int = 0, pipe: Any = No
     other, pids = pipe, [os.getpid()]
     if how.processes > 1:
         if rank == 0:
-            other, process = start_other(folder, ragged, how)
+            other, process = start(run_peer, folder, ragged, how, 1)
             pids.append(process.pid or 0)
         meeting = f"file://{folder}/{os.getppid() if rank else os.getpid()}"
         torch.distributed.init_process_group("gloo", meeting, rank=rank, world_size=how.processes)
@@ -220,11 +282,11 @@ def run_peer(folder: Path, ragged: bool, how: How, rank: int = 0, pipe: Any = No
             pipe.send(step(pipe.recv()))
 
 
-def start_other(folder: Path, ragged: bool, how: How) -> tuple[Any, Any]:
-    """Rank 1 and the pipe to it."""
+def start(target: Callable[..., None], *args: Any) -> tuple[Any, Any]:
+    """A process that is given a pipe after its other arguments, and our end of it."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
-    process = context.Process(target=run_peer, args=(folder, ragged, how, 1, theirs), daemon=True)
+    process = context.Process(target=target, args=(*args, theirs), daemon=True)
     process.start()
     theirs.close()
     return ours, process

@@ -11,11 +11,15 @@ long as they come, and the peer pads rows of like length or packs. Only real tok
 
 The peer runs at its best settings. They are found one after the other, keeping what is faster:
 torch.compile, two processes of one thread (DistributedDataParallel over gloo) instead of one of all
-threads, smaller pieces with accumulated gradients, expert implementation, attention, packing (with
-the positions that make transformers mask documents from each other). Its batches are ready before
-the clock starts; ours are drawn while it runs. Here a step is what training/loop.py does: compiled,
-a process of one thread for each of two streams. A third row is that loop as shipped, with the MTP
-loss on an eighth of the tokens, Muon and balanced routers; MTP is then no work that counts.
+threads, a C library that keeps freed memory as it does here, smaller pieces with accumulated
+gradients, expert implementation, attention, packing (with the positions that make transformers mask
+documents from each other). Its batches are ready before the clock starts; ours are drawn while it
+runs. Here a step is what training/loop.py does: compiled, a process of one thread for each of two
+streams. A third row is that loop as shipped, with the MTP loss on an eighth of the tokens, Muon and
+balanced routers; MTP is then no work that counts. The fourth is the matrix products of a step
+alone, by torch.mm in their own shapes, a process of one thread for each stream: a step in which
+attention, norms, routing, loss and optimiser cost nothing. How much faster than the peer that is,
+is printed as the bound: no ratio above it is to be had with these products.
 
 Work of a step, in FLOPs, is what the mathematics needs, whatever either side computes besides:
 
@@ -49,7 +53,7 @@ from typing import Any
 
 import torch
 from compare import excess
-from train_sides import CORES, TOKENS, WORKED, How, documents_of, run_ours, run_peer
+from train_sides import CORES, TOKENS, WORKED, How, documents_of, run_ours, run_peer, run_products
 
 from ingle.models import build_model, save_model
 from ingle.models.deepseek_v3 import DeepseekV3Config
@@ -57,8 +61,9 @@ from ingle.training.loop import Run
 from ingle.training.opening import write_tokenizer
 from ingle.training.presets import model_preset
 
+SIDES = ("ours", "peer", "shipped", "products")
 SEARCH: list[tuple[str, tuple]] = [
-    ("compiled", (True,)), ("processes", (2,)), ("pieces", (2, 4)),
+    ("compiled", (True,)), ("processes", (2,)), ("kept", (True,)), ("pieces", (2, 4)),
     ("experts", ("eager", "batched_mm")), ("attention", ("eager",)), ("packed", (True,)),
 ]  # fmt: skip
 
@@ -70,7 +75,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2, help="steps of a turn")
     parser.add_argument("--ragged", action="store_true", help="documents as long as they come")
     parser.add_argument("--json", action="store_true")
-    parser.add_argument("--side", choices=("ours", "shipped", "peer"), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--how", help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -78,6 +83,8 @@ def main() -> None:
         how = How(**json.loads(args.how))
         if args.side == "peer":
             run_peer(args.folder, args.ragged, how)
+        elif args.side == "products":
+            run_products(args.folder)
         else:
             run_ours(args.folder, args.ragged, args.side == "shipped")
         return
@@ -100,7 +107,7 @@ def compare(preset: str, args: argparse.Namespace) -> dict[str, Any]:
         write_tokenizer(Run("bench", config, WORKED, steps=1), folder)
         best, tried = search(folder, args)
         work, tokens = work_of(config, folder, args.ragged, args.steps * args.rounds)
-        workers = {side: Worker(side, folder, args, best) for side in ("ours", "peer", "shipped")}
+        workers = {side: Worker(side, folder, args, best) for side in SIDES}
         try:
             difference = abs(workers["ours"].loss - workers["peer"].loss)
             assert difference < 1e-4, f"the losses of both sides differ by {difference}"
@@ -112,8 +119,9 @@ def compare(preset: str, args: argparse.Namespace) -> dict[str, Any]:
         1 + x for x in excess(*([r[side]["seconds"] for r in rounds] for side in ("peer", "ours")))
     )
     cpu = statistics.median(r["peer"]["cpu"] / r["ours"]["cpu"] for r in rounds)
+    bound = statistics.median(r["peer"]["seconds"] / r["products"]["seconds"] for r in rounds)
     return {
-        "ratio": ratio, "interval": [low, high], "cpu_ratio": cpu,
+        "ratio": ratio, "interval": [low, high], "cpu_ratio": cpu, "bound": bound,
         "ratios": [r["peer"]["seconds"] / r["ours"]["seconds"] for r in rounds],
         "loss_difference": difference, "loss": workers["ours"].loss, "peer_settings": asdict(best),
         "peer_tries": tried, "rounds": rounds,
@@ -249,7 +257,7 @@ def show(preset: str, facts: dict[str, Any]) -> None:
           f"{facts['loss_difference']:.0e}; fp32 GEMM "
           f"{statistics.median(r['gemm'] for r in rounds) / 1e9:.0f} GFLOP/s")  # fmt: skip
     print(f"  {'':10} {'tokens/s':>9} {'of GEMM':>8}  range of rounds   CPU s / wall s")
-    for side in ("ours", "peer", "shipped"):
+    for side in SIDES:
         speeds = [r[side]["tokens_per_second"] for r in rounds]
         share = statistics.median(r[side]["share"] for r in rounds)
         busy = statistics.median(r[side]["cpu"] / r[side]["seconds"] for r in rounds)
@@ -260,7 +268,7 @@ def show(preset: str, facts: dict[str, Any]) -> None:
     low, high = facts["interval"]
     print(f"  ratio {facts['ratio']:.2f} (95 % {low:.2f} to {high:.2f}; rounds "
           f"{min(facts['ratios']):.2f} to {max(facts['ratios']):.2f}); in CPU time "
-          f"{facts['cpu_ratio']:.2f}; peer: {settings}")  # fmt: skip
+          f"{facts['cpu_ratio']:.2f}; bound {facts['bound']:.2f}\n  peer: {settings}")  # fmt: skip
 
 
 if __name__ == "__main__":

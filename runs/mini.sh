@@ -5,9 +5,6 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 PRESET=${1:-mini}
 PYTHON=${PYTHON:-.venv/bin/python}
-# glibc gives large blocks back to the kernel after each step unless told otherwise, and pays the
-# page faults again on the next
-export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 
 "$PYTHON" -m ingle train "$PRESET"
 "$PYTHON" -m ingle sft "$PRESET"

@@ -10,7 +10,6 @@ STEPS=${STEPS:-200}
 PROBLEMS=${PROBLEMS:-4000}
 OUT=${OUT:-out/r1}
 PYTHON=${PYTHON:-.venv/bin/python}
-export MALLOC_MMAP_THRESHOLD_=1073741824 MALLOC_TRIM_THRESHOLD_=1073741824
 mkdir -p "$OUT"
 
 "$PYTHON" -m ingle grpo "$START" --steps "$STEPS" --levels 3,4 --out "$OUT/rl"
@@ -18,7 +17,8 @@ mkdir -p "$OUT"
   -n "$PROBLEMS" --samples 8 --out "$OUT/traces.jsonl"
 "$PYTHON" -m ingle sft "$START" --data "$OUT/traces.jsonl" --length 512 --out "$OUT/sft"
 "$PYTHON" -m ingle grpo "$OUT/sft" --steps "$STEPS" --levels 1,2,3,4,5 --out "$OUT/all"
-for model in "$START" "$OUT/rl" "$OUT/sft" "$OUT/all"; do
+for model in "$OUT/rl" "$OUT/sft" "$OUT/all"; do
   echo "== $model"
-  "$PYTHON" -m ingle eval "$model" --levels 4 --samples 16 --max-tokens 512 -n "${EVAL:-100}"
+  "$PYTHON" -m ingle eval "$model" --against "$START" --levels 4 --samples 16 --max-tokens 512 \
+    -n "${EVAL:-25}"
 done

@@ -222,7 +222,7 @@ def _report(
         step,
         f"{run.name} {step + 1}/{run.steps}  divergence "
         f"{log.average(loss.parts[0]):.4f}  {loss.counts[0] / seconds:,.0f} tokens/s  "
-        f"{(run.steps - step - 1) * seconds / 60:.0f} min left",
+        f"{log.left(seconds, run.steps - step - 1)}",
         every=20,
     )
 

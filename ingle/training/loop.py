@@ -109,11 +109,10 @@ def _report(
         "max_violation": round(balance.max_violation, 3), "dead_experts": balance.dead_experts,
         "trained_tokens": int(loss.counts[0]), "seconds": round(seconds, 3),
     })  # fmt: skip
-    left = (run.steps - step - 1) * seconds / 60
     log.show(
         step,
         f"{run.name} {step + 1}/{run.steps}  loss {log.average(main):.4f}  mtp {mtp:.3f}  "
         f"{run.batch_tokens / seconds:,.0f} tok/s  MaxVio {balance.max_violation:.2f}  "
-        f"dead {balance.dead_experts}  {left:.0f} min left",
+        f"dead {balance.dead_experts}  {log.left(seconds, run.steps - step - 1)}",
         every=20,
     )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+from collections import deque
 from dataclasses import asdict
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ingle.training.origin import Traced
@@ -40,11 +42,23 @@ class MetricsLog(JsonLines):
         head = json.loads(json.dumps({"run": run.name, "config": config}, default=str))
         super().__init__(folder / "metrics.jsonl", done, head)
         self.smooth: float | None = None
+        self._first = True
+        self._seconds: deque[float] = deque(maxlen=20)
 
     def average(self, value: float) -> float:
         """The moving average of what is watched, over about twenty steps."""
         self.smooth = value if self.smooth is None else 0.95 * self.smooth + 0.05 * value
         return self.smooth
+
+    def left(self, seconds: float, steps: int) -> str:
+        """How long `steps` more will take, after one that took `seconds`: by the median of the last
+        ones, as a step may write a checkpoint or be short of data. The first one of a process
+        compiles and says nothing about the others."""
+        if self._first:
+            self._first = False
+            return f"{steps:,} steps left"
+        self._seconds.append(seconds)
+        return f"{median(self._seconds) * steps / 60:.0f} min left"
 
     def show(self, step: int, text: str, every: int) -> None:
         """Progress: in place on a terminal, else now and then a line."""

@@ -59,6 +59,8 @@ class Opened:
         """Who computes gradients; processes: None for one a core."""
         count = processes or os.cpu_count() or 1
         compiled = compiled and can_compile()
+        if compiled and self.layout.leads and self.done < self.last:
+            print("Compiling: the first step takes up to two minutes.", file=sys.stderr)
         return open_streams(self.layout, algorithm, self.run.streams, self.folder, compiled, count)
 
     def save(self, step: int) -> None:

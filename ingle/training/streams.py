@@ -33,6 +33,7 @@ from ingle.parallel.layout import Layout
 from ingle.parallel.shard import Sharded
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import expert_loads, router_biases
+from ingle.training.memory import keep_memory
 
 __all__ = ["Algorithm", "Gradients", "StepLoss", "Streams", "open_streams", "use_threads"]
 
@@ -50,6 +51,7 @@ def open_streams(
     """What computes a step's gradient: `Streams` for a whole model, else the processes that share
     it, eagerly and each with one process of its own."""
     if isinstance(layout, Sharded):
+        keep_memory()
         return ShardedStreams(layout, algorithm, streams, tokenizer_folder)
     return Streams(layout.model, algorithm, streams, tokenizer_folder, compiled, processes)
 
@@ -66,6 +68,7 @@ class Streams:
         self, model: CausalLM, algorithm: Algorithm, streams: int, tokenizer_folder: Path,
         compiled: bool, processes: int,
     ) -> None:  # fmt: skip
+        keep_memory()
         self.model = model
         self.compute = _Gradient(model, algorithm, tokenizer_folder, compiled)
         self.helpers: list[_Helper] = []
@@ -215,6 +218,7 @@ def _help(
     pipe: Connection,
 ) -> None:  # fmt: skip
     """A helper's whole life: one stream of every step the parent asks for."""
+    keep_memory()
     use_threads(1)
     model = CausalLM(config, "reference").train()
     for own, theirs in zip(

@@ -292,7 +292,6 @@ def _report(
     log.show(
         step,
         f"{run.name} {step + 1}/{steps}  loss {log.average(main):.4f}  "
-        f"{loss.counts[0] / seconds:,.0f} trained tok/s  {(steps - step - 1) * seconds / 60:.0f} "
-        "min left",
+        f"{loss.counts[0] / seconds:,.0f} trained tok/s  {log.left(seconds, steps - step - 1)}",
         every=10,
     )

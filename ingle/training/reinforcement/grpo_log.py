@@ -47,7 +47,8 @@ class GrpoLog:
         self, step: int, groups: Sequence[Group], losses: list[list[float]], norms: list[float],
         balance: Balance, seconds: dict[str, float], disagreement: float | None,
     ) -> None:  # fmt: skip
-        """One line of numbers; every few steps two rollouts as they are. disagreement: of sampler
+        """One line of numbers; every few steps two rollouts as they are. Where no group taught
+        anything there is no loss, and no balance of experts to tell of. disagreement: of sampler
         and trainer on routing (routing.py), where it was measured."""
         run = self.run
         entry: dict[str, Any] = {"step": step} | numbers(groups)
@@ -55,13 +56,12 @@ class GrpoLog:
             columns = zip(*losses, strict=True)
             entry |= {name: fmean(some) for name, some in zip(PARTS, columns, strict=True)}
             entry["grad_norm"] = fmean(norms)
+            entry["max_violation"] = balance.max_violation
+            entry["dead_experts"] = balance.dead_experts
         if disagreement is not None:
             entry["routing_disagreement"] = disagreement
-        entry |= {
-            "lr": run.learning_rate(step), "max_violation": balance.max_violation,
-            "dead_experts": balance.dead_experts,
-            **{f"seconds_{phase}": spent for phase, spent in seconds.items()},
-        }  # fmt: skip
+        entry["lr"] = run.learning_rate(step)
+        entry |= {f"seconds_{phase}": spent for phase, spent in seconds.items()}
         self.metrics.write(
             {k: round(v, 6) if isinstance(v, float) else v for k, v in entry.items()}
         )
@@ -69,15 +69,16 @@ class GrpoLog:
             for sample in samples(groups)[:SHOWN]:
                 self.samples.write({"step": step} | sample)
         spent = sum(seconds.values())
+        learned = f"entropy {entry['entropy']:.3f}" if losses else "nothing to learn from"
         self.metrics.show(
             step,
             f"{run.name} {step + 1}/{run.steps}  pass@1 {entry['pass@1']:.3f} "
             f"({self.metrics.average(entry['pass@1']):.3f})  "
             f"pass@{run.group} {entry[f'pass@{run.group}']:.3f}  "
             f"same {entry['zero_variance']:.2f}  {entry['length']:.0f} tokens  "
-            f"entropy {entry.get('entropy', 0.0):.3f}  "
+            f"{learned}  "
             f"{spent:.1f} s ({seconds['rollout']:.1f} rollout, {seconds['update']:.1f} update)  "
-            f"{(run.steps - step - 1) * spent / 60:.0f} min left",
+            f"{self.metrics.left(spent, run.steps - step - 1)}",
             every=5,
         )
 

@@ -23,7 +23,8 @@ TAIL = 50  # steps whose mean is the state of a run
 @dataclass(frozen=True)
 class Stage:
     """One run as its folder tells it. tokens: trained ones, or of rollouts. balance: mean MaxVio of
-    the last TAIL steps, None without a router. dead: experts without a token in the last step."""
+    the last TAIL steps, None without a router. dead: experts without a token in the last step that
+    trained."""
 
     folder: Path
     name: str
@@ -100,7 +101,7 @@ def read_stage(folder: Path) -> Stage | None:
         tokens=int(sum(t.get("trained_tokens", t.get("rollout_tokens", 0)) for t in told)),
         minutes=sum(map(seconds_of, told)) / 60,
         balance=balance and balance[0],
-        dead=int(told[-1]["dead_experts"]) if told and "dead_experts" in told[-1] else None,
+        dead=next((int(t["dead_experts"]) for t in reversed(told) if "dead_experts" in t), None),
     )  # fmt: skip
 
 

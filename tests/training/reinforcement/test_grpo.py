@@ -131,6 +131,7 @@ def test_groups_that_teach_nothing_and_replies_cut_off_change_nothing(
     train_grpo(short(parent, steps=2), tmp_path, compiled=False, processes=1)
     entries = logged(tmp_path)
     assert all(entry["zero_variance"] == 1.0 and entry["truncated"] > 0.5 for entry in entries)
+    assert not any({"max_violation", "entropy"} & entry.keys() for entry in entries)
     assert "policy" not in entries[0]
     start = weights(parent)
     assert all(torch.equal(start[name], value) for name, value in weights(tmp_path).items())
