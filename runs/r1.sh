@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # R1's stages after the cold start (arXiv 2501.12948, section 2.3), from a fine-tuned model:
-#   reinforcement learning, rejection sampling, a second fine-tuning, reinforcement on everything.
+#   reinforcement learning, rejection sampling, a second fine-tuning, reinforcement on all
+#   levels. Both reinforcements ask the six tasks that `ingle grpo` asks by default.
 #   runs/r1.sh [MODEL]     default: the shipped reasoner; STEPS and PROBLEMS make it longer or shorter
 # Interrupt and run again: each stage goes on from its last checkpoint.
 set -euo pipefail
