@@ -68,9 +68,11 @@ class CausalLM(nn.Module):
         """cos and sin of every position of the context, each [positions, rope/2] fp32."""
         if self._tables is None:
             c = self.config
-            self._tables = rotary_tables(
+            cos, sin = rotary_tables(
                 c.max_position_embeddings, c.rope_dim, c.rope_theta, c.rope_scaling
             )
+            device = self.model.norm.weight.device
+            self._tables = cos.to(device), sin.to(device)
         return self._tables
 
     # The reference path: whole sequences, differentiable.
@@ -106,7 +108,7 @@ class CausalLM(nn.Module):
         cos, sin = self.tables()
         if starts_T is None:
             return cos[:length], sin[:length]
-        positions_T = torch.arange(length) - starts_T
+        positions_T = torch.arange(length, device=starts_T.device) - starts_T
         return cos[positions_T], sin[positions_T]
 
     # Shared by both paths.
@@ -197,8 +199,8 @@ class CausalLM(nn.Module):
         return self.kernels.decoder(decoder_shape(self.config), weights)
 
     def _apply(self, fn: Callable, recurse: bool = True) -> Self:
-        """Weights are about to move (`to`, `float`, ...): forget their addresses."""
-        self._decoders = None
+        """Weights are about to move (`to`, `float`, ...): forget what depends on where they lie."""
+        self._decoders = self._tables = None
         return super()._apply(fn, recurse)
 
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:

@@ -42,9 +42,10 @@ class Gradients(Protocol):
 
     def __exit__(self, *_: object) -> None: ...
 
-    def gradient(self, jobs: Sequence[Any]) -> StepLoss:
+    def gradient(self, jobs: Sequence[Any], ahead: Sequence[Any] = ()) -> StepLoss:
         """Add the gradient of a step, a job for each stream, to what the optimisers update, and its
-        expert loads to the model's counters."""
+        expert loads to the model's counters. ahead: jobs of later steps, for those who can draw
+        their batches meanwhile."""
 
     def resting(self) -> AbstractContextManager[None]:
         """All threads for whoever calls, while no gradient is computed."""

@@ -48,7 +48,7 @@ class ShardedStreams:
         """Nobody rests: every process has threads of its own."""
         yield
 
-    def gradient(self, jobs: Sequence[Any]) -> StepLoss:
+    def gradient(self, jobs: Sequence[Any], ahead: Sequence[Any] = ()) -> StepLoss:
         """Add the gradient of a step, a job for each stream, to the parts that the optimisers
         update, and the whole step's expert loads to the model's counters of every process."""
         batches = [

@@ -13,6 +13,7 @@ from ingle.models.causal_lm import CausalLM
 
 T = TypeVar("T")
 Precision = Literal["fp32", "bf16"]
+Device = Literal["cpu", "cuda"]
 
 
 class Layout:

@@ -1,7 +1,7 @@
 """Auxiliary-loss-free load balancing (arXiv 2408.15664): nudge each expert's selection bias by the
 sign of its load error. No gradient, no extra loss term.
 
-Legend: E experts.
+Legend: M mixture layers, E experts.
 """
 
 from __future__ import annotations
@@ -31,16 +31,17 @@ class Balance:
 @torch.no_grad()
 def update_router_biases(model: CausalLM, speed: float) -> Balance:
     """Move every layer's bias by its load since the last call, and start counting anew."""
-    worst, dead = 0.0, 0
-    for module in model.modules():
-        if not isinstance(module, MoE) or not module.load_E.any():
-            continue
-        worst = max(worst, float(module.load_E.max() / module.load_E.mean() - 1))
-        dead += int((module.load_E == 0).sum())
-        if (bias_E := module.gate.e_score_correction_bias) is not None:
-            bias_E += bias_update(module.load_E, speed)
-        module.load_E.zero_()
-    return Balance(worst, dead)
+    if not (loads := expert_loads(model)):
+        return Balance(0.0, 0)
+    loads_ME = torch.stack(loads)  # a model on a GPU is waited for twice, not at every layer
+    used_M = loads_ME.any(1)
+    violation_M = torch.where(used_M, loads_ME.amax(1) / loads_ME.mean(1) - 1, 0.0)
+    found = Balance(float(violation_M.max()), int((loads_ME[used_M] == 0).sum()))
+    for bias_E, load_E in zip(router_biases(model), loads, strict=False):  # V2 has no biases
+        bias_E += bias_update(load_E, speed)
+    for load_E in loads:
+        load_E.zero_()
+    return found
 
 
 def expert_loads(model: CausalLM) -> list[Tensor]:

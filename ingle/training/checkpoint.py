@@ -46,7 +46,7 @@ def save_checkpoint(
 def _write(
     folder: Path, model: CausalLM, tensors: dict[str, Tensor], step: int, origin: Origin
 ) -> None:
-    tensors |= {f"load/{i}": load for i, load in enumerate(expert_loads(model))}
+    tensors |= {f"load/{i}": load.cpu() for i, load in enumerate(expert_loads(model))}
     with replacing(folder) as new:
         save_model(model, new, torch.float32)
         save_tensors(new / _STATE, tensors, {})

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
-from ingle.parallel.layout import Precision
+from ingle.parallel.layout import Device, Precision
 from ingle.training.balance import Balance, update_router_biases
 from ingle.training.data import Documents
 from ingle.training.metrics import MetricsLog
@@ -18,6 +18,8 @@ from ingle.training.optim import OptimConfig, rate_factor
 from ingle.training.report.page import write_report
 from ingle.training.streams import StepLoss
 
+AHEAD = 32  # steps whose batches may be drawn before their turn
+
 
 @dataclass(frozen=True)
 class Run:
@@ -26,7 +28,8 @@ class Run:
     schedule: linear warm-up over `warmup` steps, constant, then linear decay to zero over the last
     `decay` share of the steps (warmup-stable-decay). `bias_freeze`: share of the steps at the end
     in which router biases rest. `parent`: folder whose weights the run starts from. `precision`:
-    of products (parallel/shard.py: lay_out); bf16 is for runs started by torchrun.
+    of products (parallel/shard.py: lay_out); bf16 is for GPUs and for runs started by
+    torchrun. `device`: "cuda" trains on one GPU.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Run:
     parent: Path | None = None
     save_every: int = 200
     precision: Precision = "fp32"
+    device: Device = "cpu"
 
     def learning_rate(self, step: int) -> float:
         """Factor on the peak rates at a step."""
@@ -60,6 +64,10 @@ class Run:
             self.mixture, self.seed, self.streams, length, self.longest, self.mtp_weight,
             mtp_tokens=round(self.mtp_share * length),
         )  # fmt: skip
+
+    def jobs(self, step: int) -> list[tuple[int, int]]:
+        """A step's streams, as its algorithm wants them named."""
+        return [(step, stream) for stream in range(self.streams)]
 
     def bias_speed_at(self, step: int) -> float:
         return 0.0 if step >= self.steps * (1 - self.bias_freeze) else self.bias_speed
@@ -77,13 +85,14 @@ def train(
     one a core, at most one a stream of the run). Started by torchrun, the processes it made do that
     instead, each with its part of the weights; expert_parallel: how many of them share experts.
     """
-    opened = open_run(run, folder, expert_parallel, "reference", stop_after)
+    opened = open_run(run, folder, expert_parallel, "reference", stop_after, run.device)
     model, layout, last = opened.model, opened.layout, opened.last
     log = MetricsLog(folder, run, opened.done) if layout.leads else None
     with opened.streams(run.algorithm(), compiled, processes) as streams:
         for step in range(opened.done, last):
             started = time.perf_counter()
-            loss = streams.gradient([(step, stream) for stream in range(run.streams)])
+            later = range(step + 1, min(step + 1 + AHEAD, last))
+            loss = streams.gradient(run.jobs(step), [job for s in later for job in run.jobs(s)])
             with streams.resting():
                 norm = layout.clip(run.clip)
                 opened.optimizers.step(run.learning_rate(step))

@@ -47,7 +47,7 @@ def training_loss(
     hidden_1TD = model.hidden(batch.tokens_T[None], batch.starts_T)
     main = mean_cross_entropy(model.logits(hidden_1TD)[0], batch.targets_T, counts[0])
     if not mtp_tokens:
-        return main, main.detach(), torch.zeros(())
+        return main, main.detach(), torch.zeros_like(main)
     some = slice(0, mtp_tokens)
     starts_T = batch.starts_T[some]
     next_T, after_T = shift_targets(batch.tokens_T[some], batch.targets_T[some], starts_T)

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from ingle.models import build_model
 from ingle.models.causal_lm import CausalLM
-from ingle.parallel.layout import Layout, Precision
+from ingle.parallel.layout import Device, Layout, Precision
 from ingle.parallel.shard import lay_out
 from ingle.tasks import FIRST, TRAINED
 from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
@@ -70,17 +70,18 @@ class Opened:
 
 def open_run(
     run: Startable, folder: Path, expert_parallel: int = 1, kernels: str = "auto",
-    stop_after: int | None = None,
+    stop_after: int | None = None, device: Device = "cpu",
 ) -> Opened:  # fmt: skip
     """Begin a run in `folder`, or take up the one that is there.
 
     Started by torchrun, the weights are divided among its processes; expert_parallel: how many of
-    them share experts. stop_after: end at that step already.
+    them share experts. stop_after: end at that step already. device: where a model that stays whole
+    is trained.
     """
     model = build_model(run.model, run.seed, kernels).train()
     if run.parent is not None:
         load_weights(run.parent, model)
-    layout = lay_out(model, run.precision, expert_parallel)
+    layout = lay_out(model, run.precision, expert_parallel, device)
     optimizers = Optimizers(model, run.optim, layout)
     done = load_checkpoint(folder, model, optimizers)
     origin = origin_of(run, folder, done)

@@ -8,6 +8,7 @@ the oracle of the test; here matrices of equal shape are orthogonalised in one b
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -52,15 +53,8 @@ class Muon(torch.optim.Optimizer):
     def step(self, closure: None = None) -> None:  # type: ignore[override]
         by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor, dict]]] = defaultdict(list)
         for group in self.param_groups:
-            for p in group["params"]:
-                if p.grad is None:
-                    continue
-                state = self.state[p]
-                if not state:
-                    state["momentum"] = torch.zeros_like(p)
-                momentum = state["momentum"]
-                momentum.lerp_(p.grad, 1 - group["momentum"])
-                nesterov = p.grad.lerp(momentum, group["momentum"])
+            learning = [p for p in group["params"] if p.grad is not None]
+            for p, nesterov in zip(learning, self._nesterov(learning, group), strict=True):
                 if self.layout is not None:
                     nesterov = self.layout.matrices(self.names[p], nesterov)
                 rows, columns = nesterov.shape[-2] // group["split"], nesterov.shape[-1]
@@ -77,6 +71,18 @@ class Muon(torch.optim.Optimizer):
                     update = self.layout.part_of_matrices(self.names[p], whole)
                 p.mul_(1 - group["lr"] * group["weight_decay"])
                 p.add_(update.reshape(p.shape), alpha=-group["lr"] * scale)
+
+    def _nesterov(self, learning: list[Tensor], group: dict) -> Sequence[Tensor]:
+        """What is orthogonalised of each parameter; its momentum moves towards its gradient."""
+        if not learning:
+            return []
+        for p in learning:
+            if not self.state[p]:
+                self.state[p]["momentum"] = torch.zeros_like(p)
+        momenta = [self.state[p]["momentum"] for p in learning]
+        gradients = [p.grad for p in learning if p.grad is not None]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        return torch._foreach_lerp(gradients, momenta, group["momentum"])
 
 
 @dataclass(frozen=True)

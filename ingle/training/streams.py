@@ -28,6 +28,7 @@ from ingle.kernels import cpu
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
 from ingle.parallel.algorithm import Algorithm, Gradients, StepLoss
+from ingle.parallel.gpu import GpuStreams, OnGpu
 from ingle.parallel.gradient import ShardedStreams
 from ingle.parallel.layout import Layout
 from ingle.parallel.shard import Sharded
@@ -48,8 +49,10 @@ def open_streams(
     layout: Layout, algorithm: Algorithm, streams: int, tokenizer_folder: Path, compiled: bool,
     processes: int,
 ) -> Gradients:  # fmt: skip
-    """What computes a step's gradient: `Streams` for a whole model, else the processes that share
-    it, eagerly and each with one process of its own."""
+    """What computes a step's gradient: `Streams` for a whole model, `GpuStreams` for one on a GPU,
+    else the processes that share it, eagerly and each with one process of its own."""
+    if isinstance(layout, OnGpu):
+        return GpuStreams(layout, algorithm, tokenizer_folder, compiled, processes)
     if isinstance(layout, Sharded):
         keep_memory()
         return ShardedStreams(layout, algorithm, streams, tokenizer_folder)
@@ -70,16 +73,15 @@ class Streams:
     ) -> None:  # fmt: skip
         keep_memory()
         self.model = model
-        self.compute = _Gradient(model, algorithm, tokenizer_folder, compiled)
-        self.helpers: list[_Helper] = []
         self.threads = torch.get_num_threads()
-        if min(processes, streams) > 1:
+        others = min(processes, streams) - 1
+        if others > 0:
             use_threads(1)  # before anything is compiled: the count is compiled in
             model.share_memory()
-            self.helpers = [
-                _Helper(model, algorithm, tokenizer_folder, compiled)
-                for _ in range(min(processes, streams) - 1)
-            ]
+        self.helpers = [
+            _Helper(model, algorithm, tokenizer_folder, compiled) for _ in range(others)
+        ]
+        self.compute = _Gradient(model, algorithm, tokenizer_folder, compiled)
 
     def __enter__(self) -> Streams:
         return self
@@ -97,7 +99,7 @@ class Streams:
         yield
         use_threads(one)
 
-    def gradient(self, jobs: Sequence[Any]) -> StepLoss:
+    def gradient(self, jobs: Sequence[Any], ahead: Sequence[Any] = ()) -> StepLoss:
         """Add the gradient of a step, a job for each stream, to `model`, and the step's expert
         loads to the model's counters."""
         mine = jobs[: len(jobs) - len(self.helpers)]

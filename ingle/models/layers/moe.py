@@ -138,7 +138,8 @@ class Experts(nn.Module):
         gate, up = self.gate_and_up(rows_MD, ends_E)
         out_MD = self.down(F.silu(gate) * up, ends_E)
         out_MD = out_MD * weights_NK.flatten()[order, None].to(out_MD.dtype)
-        back = torch.empty_like(order).scatter_(0, order, torch.arange(order.shape[0]))
+        places = torch.arange(order.shape[0], device=order.device)
+        back = torch.empty_like(order).scatter_(0, order, places)
         return out_MD[back].unflatten(0, (-1, top_k)).sum(1)
 
     def gate_and_up(self, rows_MD: Tensor, ends_E: Tensor) -> tuple[Tensor, Tensor]:
@@ -171,7 +172,7 @@ class MoE(nn.Module):
         x_ND = x.flatten(0, -2)
         ids_NK, weights_NK = self.gate(x_ND, routes_NK)
         counts_E = torch.zeros_like(self.load_E).scatter_add_(
-            0, ids_NK.flatten().long(), torch.ones(ids_NK.numel())
+            0, ids_NK.flatten().long(), torch.ones(ids_NK.numel(), device=x.device)
         )
         if self.training:
             self.load_E += counts_E
