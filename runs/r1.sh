@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # R1's stages after the cold start (arXiv 2501.12948, section 2.3), from a fine-tuned model:
-#   reinforcement learning, rejection sampling, a second fine-tuning, reinforcement on all
-#   levels. Both reinforcements ask the six tasks that `ingle grpo` asks by default.
+#   reinforcement learning, rejection sampling, a second fine-tuning, reinforcement on everything:
+#   all tasks, all levels.
 #   runs/r1.sh [MODEL]     default: the shipped reasoner; STEPS and PROBLEMS make it longer or shorter
 # Interrupt and run again: each stage goes on from its last checkpoint.
 set -euo pipefail
@@ -13,11 +13,13 @@ OUT=${OUT:-out/r1}
 PYTHON=${PYTHON:-.venv/bin/python}
 mkdir -p "$OUT"
 
-"$PYTHON" -m ingle grpo "$START" --steps "$STEPS" --levels 3,4 --out "$OUT/rl"
+"$PYTHON" -m ingle grpo "$START" --steps "$STEPS" --task all --levels 3,4 \
+  --out "$OUT/rl"
 "$PYTHON" -m ingle distill traces --teacher "$OUT/rl" --levels 1,2,3,4 \
   -n "$PROBLEMS" --samples 8 --out "$OUT/traces.jsonl"
 "$PYTHON" -m ingle sft "$START" --data "$OUT/traces.jsonl" --length 512 --out "$OUT/sft"
-"$PYTHON" -m ingle grpo "$OUT/sft" --steps "$STEPS" --levels 1,2,3,4,5 --out "$OUT/all"
+"$PYTHON" -m ingle grpo "$OUT/sft" --steps "$STEPS" --task all \
+  --levels 1,2,3,4,5 --out "$OUT/all"
 for model in "$OUT/rl" "$OUT/sft" "$OUT/all"; do
   echo "== $model"
   "$PYTHON" -m ingle eval "$model" --against "$START" --levels 4 --samples 16 --max-tokens 512 \

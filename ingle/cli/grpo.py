@@ -29,7 +29,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--out", type=Path, help="folder of the run (default out/OBJECTIVE)")
     parser.add_argument("--objective", choices=OBJECTIVES, default="small")
-    parser.add_argument("--task", action="append", help="only this task; may be repeated")
+    parser.add_argument(
+        "--task", action="append",
+        help="only this task; may be repeated; `all`: every one that is ever trained (default: six "
+        "that have levels beyond those of fine-tuning)",
+    )  # fmt: skip
     parser.add_argument("--levels", help="for example 4,5 (default)")
     parser.add_argument("--rate", type=float, help="peak learning rate of AdamW")
     parser.add_argument(
@@ -77,10 +81,12 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _recipe(args: argparse.Namespace, parent: Path) -> GrpoRun:
+    from ingle.tasks import TRAINED
     from ingle.training.recipes import grpo_run
 
     options = {
-        "steps": args.steps, "seed": args.seed, "rate": args.rate, "tasks": args.task,
+        "steps": args.steps, "seed": args.seed, "rate": args.rate,
+        "tasks": TRAINED if args.task == ["all"] else args.task,
         "levels": levels_of(args.levels),
     }  # fmt: skip
     given = {name: value for name, value in options.items() if value is not None}
