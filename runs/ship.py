@@ -15,6 +15,7 @@ import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -85,7 +86,7 @@ def measured(llm: LLM, args: argparse.Namespace) -> dict[str, Any]:
     asking = Asking(seed=args.seed)
     exams = [task_exam(task, args.n, args.seed) for task in (*TASKS, *TRANSFER)]
     for name, _, file in (text.partition("=") for text in args.set):
-        exams.append(Exam(read_open_set(name, Path(file), args.n, args.seed), judge))
+        exams.append(Exam(partial(read_open_set, name, Path(file), args.n, args.seed), judge))
     found = examine(ask_model(llm), exams, asking)
     return {
         "model": "reasoner", "seed": args.seed, "asked": asdict(asking),

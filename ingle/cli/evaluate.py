@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -117,8 +118,9 @@ def _exams(args: argparse.Namespace) -> list[Exam]:
                 "set",
             )
         sets[name] = Path(file)
+    read = [read_open_set(name, file, args.n, args.seed) for name, file in sets.items()]
     return [task_exam(task, args.n, args.seed, levels) for task in tasks] + [
-        Exam(read_open_set(name, file, args.n, args.seed), judge) for name, file in sets.items()
+        Exam(partial(list, problems), judge) for problems in read
     ]
 
 

@@ -157,12 +157,14 @@ def has_way(numbers: list[int], target: int) -> bool:
 
 
 def _reaches(numbers: tuple[Fraction, ...], target: int) -> bool:
-    if len(numbers) == 1:
-        return numbers[0] == target
+    if len(numbers) == 2:
+        a, b = numbers
+        divides = (b != 0 and a == target * b) or (a != 0 and b == target * a)
+        return divides or target in (a + b, a - b, b - a, a * b)
     for i, j in combinations(range(len(numbers)), 2):
         a, b = numbers[i], numbers[j]
         rest = tuple(n for place, n in enumerate(numbers) if place not in (i, j))
-        made = {a + b, a - b, b - a, a * b, *([a / b] if b else []), *([b / a] if a else [])}
+        made = (a + b, a - b, b - a, a * b, *([a / b] if b else []), *([b / a] if a else []))
         if any(_reaches((*rest, value), target) for value in made):
             return True
     return False

@@ -12,9 +12,11 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property, partial
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from ingle.engine.progress import progress
 from ingle.statistics import Estimate, mean_of_estimates
 from ingle.tasks import ALL_TASKS, TRANSFER, Problem, Verdict, sample, verify
 from ingle.training.evaluation.asking import Answer, Ask, Asking, ask_model, questions_of
@@ -181,10 +183,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Exam:
-    """Problems of one kind and who judges the answers."""
+    """Problems of one kind, drawn when they are first asked for, and who judges the answers.
 
-    problems: list[Problem]
+    500 problems of all tasks take some seconds to draw, and are not drawn for nothing.
+    """
+
+    draw: Callable[[], list[Problem]]
     judge: Callable[[Problem, str], Verdict]
+
+    @cached_property
+    def problems(self) -> list[Problem]:
+        return self.draw()
 
 
 def fresh_problems(task: str, n: int, seed: int, levels: tuple[int, ...] | None = None) -> list[
@@ -198,7 +207,8 @@ def fresh_problems(task: str, n: int, seed: int, levels: tuple[int, ...] | None 
 
 def task_exam(task: str, n: int, seed: int, levels: tuple[int, ...] | None = None) -> Exam:
     """n fresh problems; small talk has one level whatever `levels` says."""
-    return Exam(fresh_problems(task, n, seed, None if task in NO_SKILL else levels), verify)
+    levels = None if task in NO_SKILL else levels
+    return Exam(partial(fresh_problems, task, n, seed, levels), verify)
 
 
 def evaluate(
@@ -256,12 +266,13 @@ def vote(problem: Problem, text: str) -> str | None:
 def contamination(problems: list[Problem], seed: int) -> float:
     """Share of the questions that occur, up to case and spaces, among drawn training problems."""
     rng = random.Random(f"contamination:{seed}")
-    asked = {(p.task, p.level) for p in problems}
-    trained = {
-        _bare(sample(rng, task, level, "train").question)
-        for task, level in sorted(asked)
-        for _ in range(TRAINING_DRAWS)
-    }
+    asked = sorted({(p.task, p.level) for p in problems})
+    trained: set[str] = set()
+    with progress("drawing training problems") as show:
+        for done, (task, level) in enumerate(asked):
+            show(done, len(asked))
+            for _ in range(TRAINING_DRAWS):
+                trained.add(_bare(sample(rng, task, level, "train").question))
     return sum(_bare(p.question) in trained for p in problems) / len(problems)
 
 
@@ -269,7 +280,7 @@ def _answered(
     ask: Ask, exams: Sequence[Exam], asking: Asking
 ) -> Iterator[tuple[Exam, Problem, list[Answer]]]:
     """Each problem with its samples, asked as many at a time as memory should hold."""
-    items = iter([(exam, i, p) for exam in exams for i, p in enumerate(exam.problems)])
+    items = ((exam, i, p) for exam in exams for i, p in enumerate(exam.problems))
     while chunk := list(islice(items, max(1, ASKED_AT_ONCE // asking.samples))):
         questions = [
             question
