@@ -14,8 +14,9 @@ page:
 	@if command -v node >/dev/null; then node web/build.mjs; \
 	else echo "No Node: the chat page is served as it was committed."; fi
 
+# fast tests take turns on all cores, each with one thread; slow ones use the cores themselves
 test: .venv/dev lint
-	.venv/bin/python -m pytest -m "not slow and not nightly"
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile -m "not slow and not nightly"
 	.venv/bin/python -m pytest -m "slow and not nightly"
 
 clients: .venv/clients
