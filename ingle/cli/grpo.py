@@ -16,7 +16,7 @@ from ingle.errors import ConfigError
 from ingle.parallel.environment import leads
 
 if TYPE_CHECKING:
-    from ingle.training.reinforcement.grpo import GrpoRun
+    from ingle.training.reinforcement.run import GrpoRun
 
 OBJECTIVES = ("small", "grpo", "dr_grpo", "dapo", "gspo", "cispo", "v32")
 
@@ -97,7 +97,7 @@ def _read(path: Path) -> GrpoRun:
     """The run that a file of the user's own describes; it is executed, under the seal."""
     from runpy import run_path
 
-    from ingle.training.reinforcement.grpo import GrpoRun
+    from ingle.training.reinforcement.run import GrpoRun
 
     if not path.is_file():
         raise ConfigError(f"No file {path.name!r}.")

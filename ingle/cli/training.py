@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from ingle.training.distill import DistillRun
     from ingle.training.finetuning.finetune import FineTuning
     from ingle.training.loop import Run
-    from ingle.training.reinforcement.grpo import GrpoRun
+    from ingle.training.reinforcement.run import GrpoRun
 
 R = TypeVar("R", "Run", "GrpoRun", "DistillRun", "FineTuning")
 PRESETS = ("nano", "mini", "tiny")

@@ -17,8 +17,8 @@ from ingle.training.distill import DistillRun, Way
 from ingle.training.loop import Run
 from ingle.training.optim import OptimConfig
 from ingle.training.presets import model_preset
-from ingle.training.reinforcement.grpo import GrpoRun
 from ingle.training.reinforcement.objectives import objective_preset
+from ingle.training.reinforcement.run import GrpoRun
 
 # Drawn more often where a small model errs more: long traces and searches.
 FIRST_WEIGHTS = {

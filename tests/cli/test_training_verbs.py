@@ -20,7 +20,7 @@ FILE = """
 from pathlib import Path
 
 from ingle.training.data import Mixture
-from ingle.training.reinforcement.grpo import GrpoRun
+from ingle.training.reinforcement.run import GrpoRun
 from ingle.training.reinforcement.objectives import objective_preset
 from ingle.training.presets import model_preset
 

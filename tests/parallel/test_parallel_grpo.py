@@ -16,7 +16,8 @@ from ingle.models import build_model, save_model
 from ingle.training.loop import Run
 from ingle.training.opening import write_tokenizer
 from ingle.training.presets import model_preset
-from ingle.training.reinforcement.grpo import GrpoRun, train_grpo
+from ingle.training.reinforcement.grpo import train_grpo
+from ingle.training.reinforcement.run import GrpoRun
 
 SCRIPT = Path(__file__).parent / "several_ask.py"
 

@@ -5,14 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ingle.training.balance import Balance
 from ingle.training.metrics import JsonLines, MetricsLog
 from ingle.training.reinforcement.policy import PARTS
-
-if TYPE_CHECKING:
-    from ingle.training.reinforcement.grpo import Group, GrpoRun
+from ingle.training.reinforcement.run import Group, GrpoRun
 
 SHOWN = 2  # sample rollouts each time
 

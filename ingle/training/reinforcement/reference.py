@@ -6,17 +6,14 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 
 from ingle.models import load_model
 from ingle.models.causal_lm import CausalLM
 from ingle.training.reinforcement.policy import Lesson, Policy, pack_lessons
+from ingle.training.reinforcement.run import GrpoRun
 from ingle.training.streams import Gradients
-
-if TYPE_CHECKING:
-    from ingle.training.reinforcement.grpo import GrpoRun
 
 _FILES = ("config.json", "model.safetensors")
 

@@ -28,9 +28,10 @@ from ingle.training.opening import write_tokenizer
 from ingle.training.optim import OptimConfig
 from ingle.training.presets import model_preset
 from ingle.training.reinforcement import grpo
-from ingle.training.reinforcement.grpo import GrpoRun, train_grpo
+from ingle.training.reinforcement.grpo import train_grpo
 from ingle.training.reinforcement.objectives import objective_preset
 from ingle.training.reinforcement.rollout import Completion, Reply
+from ingle.training.reinforcement.run import GrpoRun
 
 ASKED = Mixture({"sums": 1.0}, chat=True, levels=(1,))
 
