@@ -60,8 +60,9 @@ class OnGpu(Layout):
     def assembled(self, everywhere: bool = True) -> CausalLM:
         if self._in_memory is None:
             self._in_memory = CausalLM(self.model.config, "reference")
+        there = self.model.state_dict()
         for name, tensor in self._in_memory.state_dict().items():
-            tensor.copy_(self.model.state_dict()[name])
+            tensor.copy_(there[name])
         return self._in_memory
 
 
