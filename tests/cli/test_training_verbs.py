@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import subprocess
 import sys
@@ -10,11 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
+from ingle.cli import grpo
 from ingle.models import build_model, save_model
+from ingle.tasks import TRAINED
 from ingle.training.data import Mixture
 from ingle.training.loop import Run
 from ingle.training.opening import write_tokenizer
 from ingle.training.presets import model_preset
+from ingle.training.recipes import HARD_TASKS
 
 FILE = """
 from pathlib import Path
@@ -50,6 +54,23 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_tokenizer(Run("p", model_preset("nano"), mixture, steps=1), folder)
     save_model(build_model(model_preset("nano"), seed=1), folder, torch.float32)
     return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "tasks"),
+    [
+        ([], HARD_TASKS),
+        (["--task", "maze", "--task", "gcd"], ("maze", "gcd")),
+        (["--task", "all"], TRAINED),
+    ],
+)
+def test_grpo_asks_the_tasks_it_is_told_to(
+    nano: Path, words: list[str], tasks: tuple[str, ...]
+) -> None:
+    parser = argparse.ArgumentParser()
+    grpo.add_arguments(parser)
+    run = grpo._recipe(parser.parse_args(words), nano)
+    assert tuple(run.mixture.weights) == tasks
 
 
 @pytest.mark.slow
