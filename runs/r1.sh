@@ -20,8 +20,10 @@ mkdir -p "$OUT"
 "$PYTHON" -m ingle sft "$START" --data "$OUT/traces.jsonl" --length 512 --out "$OUT/sft"
 "$PYTHON" -m ingle grpo "$OUT/sft" --steps "$STEPS" --task all \
   --levels 1,2,3,4,5 --out "$OUT/all"
-for model in "$OUT/rl" "$OUT/sft" "$OUT/all"; do
+exam=(--levels 4 --samples 16 --max-tokens 512 -n "${EVAL:-25}")
+for model in "$OUT/rl" "$OUT/sft"; do
   echo "== $model"
-  "$PYTHON" -m ingle eval "$model" --against "$START" --levels 4 --samples 16 --max-tokens 512 \
-    -n "${EVAL:-25}"
+  "$PYTHON" -m ingle eval "$model" "${exam[@]}"
 done
+echo "== $OUT/all, and $START before it"
+"$PYTHON" -m ingle eval "$OUT/all" --against "$START" "${exam[@]}"
