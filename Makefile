@@ -15,7 +15,7 @@ page:
 	else echo "No Node: the chat page is served as it was committed."; fi
 
 # a process of one thread on each core takes the next file of tests; fast ones come first
-TESTS = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --dist loadfile
+TESTS = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 test: .venv/dev lint
 	$(TESTS) -m "not slow and not nightly"
