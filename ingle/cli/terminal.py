@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import unicodedata
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
@@ -17,14 +18,25 @@ def has_colour(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
+def harmless(text: str) -> str:
+    """Text without a command to a terminal: control characters but line ends and tabs are shown as
+    escapes. A model may write any, and some set a clipboard or a title."""
+    return "".join(
+        f"\\x{ord(c):02x}" if unicodedata.category(c) == "Cc" and c not in "\n\t" else c
+        for c in text
+    )
+
+
 class Styled:
-    """A text stream that styles what it writes if it goes to a terminal."""
+    """A text stream that styles what it writes if it goes to a terminal, and lets nothing in a text
+    command that terminal; a pipe or a file gets every text as it is."""
 
     def __init__(self, stream: TextIO) -> None:
         self.stream = stream
         self.colour = has_colour(stream)
 
     def write(self, text: str, style: str = "") -> None:
+        text = harmless(text) if self.stream.isatty() else text
         self.stream.write(f"{style}{text}{RESET}" if style and self.colour and text else text)
         self.stream.flush()
 

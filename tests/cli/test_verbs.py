@@ -10,7 +10,7 @@ import signal
 import pytest
 
 from ingle.cli.main import main
-from ingle.cli.terminal import Styled, interruptible
+from ingle.cli.terminal import DIM, RESET, Styled, interruptible
 
 
 def run(capsys, *arguments: str) -> tuple[int, str, str]:
@@ -32,8 +32,9 @@ def test_generate_json_is_complete_and_repeatable(model_folder, capsys):
 
 def test_generate_puts_the_answer_alone_on_stdout(model_folder, capsys):
     code, out, err = run(
-        capsys, "generate", str(model_folder), "-p", "hi", "--max-tokens", "8", "--no-think"
-    )
+        capsys, "generate", str(model_folder), "-p", "hi", "--max-tokens", "8", "--no-think",
+        "--temperature", "0",
+    )  # fmt: skip
     assert code == 0
     assert "tokens/s" in err and "tokens/s" not in out
     assert "\x1b" not in out + err
@@ -60,11 +61,31 @@ def test_generate_refuses(model_folder, capsys, options):
 
 def test_chat_reads_lines_from_a_pipe(model_folder, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", io.StringIO("hi\n\n/help\n/new\nhi again\n/quit\nnot read\n"))
-    code, out, _ = run(capsys, "chat", str(model_folder), "--max-tokens", "5")
+    words = ["--max-tokens", "5", "--temperature", "0"]  # it might draw an escape itself
+    code, out, _ = run(capsys, "chat", str(model_folder), *words)
     assert code == 0
     assert out.count("tokens/s") == 2
     assert "forget the conversation" in out
     assert "\x1b" not in out
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_a_model_cannot_command_the_terminal(monkeypatch):
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    text = "a\tb\n\x1b]52;c;eA==\x07\x9b2J\r\x00 \N{FAMILY} \u200d"
+    terminal, pipe = Terminal(), io.StringIO()
+    for stream in (terminal, pipe):
+        Styled(stream).write(text, DIM)
+    assert pipe.getvalue() == text
+    shown = terminal.getvalue()
+    assert shown.startswith(DIM) and shown.endswith(RESET)
+    inside = shown.removeprefix(DIM).removesuffix(RESET)
+    assert inside == "a\tb\n\\x1b]52;c;eA==\\x07\\x9b2J\\x0d\\x00 \N{FAMILY} \u200d"
 
 
 def test_chat_json_and_refused_messages(model_folder, capsys, monkeypatch):
