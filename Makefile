@@ -14,12 +14,9 @@ page:
 	@if command -v node >/dev/null; then node web/build.mjs; \
 	else echo "No Node: the chat page is served as it was committed."; fi
 
-# a process of one thread on each core takes the next file of tests; fast ones come first
-TESTS = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile
-
 test: .venv/dev lint
-	$(TESTS) -m "not slow and not nightly"
-	$(TESTS) -m "slow and not nightly"
+	.venv/bin/python -m pytest -m "not slow and not nightly"
+	.venv/bin/python -m pytest -m "slow and not nightly"
 
 clients: .venv/clients
 	@if command -v npm >/dev/null; then cd tests/clients/node && npm ci --loglevel=error; \

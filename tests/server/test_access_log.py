@@ -112,5 +112,7 @@ def test_a_reader_that_is_slow_misses_lines_and_is_told(tokenizer, scripted, sta
     os.close(writer)
     with open(reader, "rb") as rest:
         after = [json.loads(line) for line in rest]
-    assert after[0]["lines_missed"] == 400 - len(held.splitlines()) > 0
-    assert len(after) == 2 and "lines_missed" not in after[1]
+    (missed,) = (line["lines_missed"] for line in after if "lines_missed" in line)
+    assert missed > 0
+    # the last of the 400 may be logged after its answer has come and the pipe was emptied
+    assert len(held.splitlines()) + missed + len(after) == 402
