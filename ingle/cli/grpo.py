@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--task", action="append",
         help="only this task; may be repeated; `all`: every one that is ever trained (default: six "
-        "that have levels beyond those of fine-tuning)",
+        "of those that a model from nothing learns first)",
     )  # fmt: skip
     parser.add_argument("--levels", help="for example 4,5 (default)")
     parser.add_argument("--rate", type=float, help="peak learning rate of AdamW")

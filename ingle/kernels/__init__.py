@@ -1,6 +1,7 @@
 """How a block is computed. One signature per kernel, several tiers, one chosen at load.
 
-`reference` is plain torch and always right; `cpu` is the native tier. A tier is a module with the
+`reference` is plain torch and always right; `cpu` is the native tier; `triton` has what training
+on a GPU needs and is chosen by where tensors lie (layers/documents.py). A tier is a module with the
 functions of `reference`; nothing is registered, `select` is the whole choice.
 """
 

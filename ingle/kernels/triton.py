@@ -6,7 +6,7 @@ the cost is that of the documents and not of the stream's square.
 
 Legend: T tokens of the stream, H heads, Q query width, V value width.
 """
-# mypy: allow-untyped-defs, ignore-missing-imports, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-untyped-decorators
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ import torch
 import triton  # type: ignore[import-not-found,unused-ignore]
 import triton.language as tl  # type: ignore[import-not-found,unused-ignore]
 from torch import Tensor
-
-name = "triton"
 
 _BLOCK = 64  # rows and columns a program holds at once
 
@@ -45,11 +43,18 @@ def _store(
 
 
 @triton.jit
-def _weights(q, k, rows, columns, starts, log_sums, scale, precision: tl.constexpr):
-    """Attention weights of a block, from the log-sums of its rows; zero where nothing is seen."""
+def _scores(q, k, rows, columns, starts, scale, precision: tl.constexpr):
+    """Scores of a block; minus infinity where a row does not see a column."""
     scores = tl.dot(q, tl.trans(k), input_precision=precision) * scale
     seen = (columns[None, :] <= rows[:, None]) & (columns[None, :] >= starts[:, None])
-    return tl.where(seen, tl.exp(scores - log_sums[:, None]), 0.0)
+    return tl.where(seen, scores, float("-inf"))
+
+
+@triton.jit
+def _weights(q, k, rows, columns, starts, log_sums, scale, precision: tl.constexpr):
+    """Attention weights of a block, from the log-sums of its rows."""
+    scores = _scores(q, k, rows, columns, starts, scale, precision)
+    return tl.exp(scores - log_sums[:, None])
 
 
 @triton.jit
@@ -71,9 +76,7 @@ def _forward(
         columns = left + tl.arange(0, block)
         k = _rows(k_p, columns, head, length, heads, query, query_wide)
         v = _rows(v_p, columns, head, length, heads, value, value_wide)
-        scores = tl.dot(q, tl.trans(k), input_precision=precision) * scale
-        seen = (columns[None, :] <= rows[:, None]) & (columns[None, :] >= starts[:, None])
-        scores = tl.where(seen, scores, float("-inf"))
+        scores = _scores(q, k, rows, columns, starts, scale, precision)
         larger = tl.maximum(most, tl.max(scores, 1))
         from_here = tl.where(larger == float("-inf"), 0.0, larger)  # a row that sees nothing yet
         weights = tl.exp(scores - from_here[:, None])

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class GpuStreams:
         self, layout: OnGpu, algorithm: Algorithm, tokenizer_folder: Path, compiled: bool,
         processes: int,
     ) -> None:  # fmt: skip
-        self.layout, self.algorithm = layout, algorithm
+        self.layout, self.algorithm, self.folder = layout, algorithm, tokenizer_folder
         self.passes = _rounded(layout.model) if layout.precision == "bf16" else layout.model
         self.passes.tables()  # code for a model without them would be compiled anew once it has
         self.loss: Callable = algorithm.loss
@@ -84,7 +85,7 @@ class GpuStreams:
             self.loss = torch.compile(algorithm.loss, dynamic=False)
         self.drawn: dict[Any, Future[bytes]] = {}
         self.pool = ProcessPoolExecutor(
-            processes, multiprocessing.get_context("spawn"), _start, (algorithm, tokenizer_folder)
+            processes, multiprocessing.get_context("spawn"), initializer=_stand_back
         )
 
     def __enter__(self) -> GpuStreams:
@@ -103,7 +104,7 @@ class GpuStreams:
         loads to the model's counters. ahead: jobs of later steps, to be drawn meanwhile."""
         for job in (*jobs, *ahead):
             if job not in self.drawn:
-                self.drawn[job] = self.pool.submit(_draw, job)
+                self.drawn[job] = self.pool.submit(_draw, self.algorithm, self.folder, job)
         batches = [batch for job in jobs for batch in pickle.loads(self.drawn.pop(job).result())]
         counts = torch.stack([self.algorithm.counts(batch) for batch in batches]).sum(0)
         self._round()
@@ -156,19 +157,18 @@ def _on(batch: Any, device: torch.device) -> Any:
     })  # fmt: skip
 
 
-# What a process that draws batches knows: set once, as it starts.
-_drawing: tuple[Algorithm, Tokenizer]
-
-
-def _start(algorithm: Algorithm, tokenizer_folder: Path) -> None:
-    global _drawing
+def _stand_back() -> None:
+    """A process that draws: the one that feeds the GPU comes first."""
     torch.set_num_threads(1)
-    os.nice(5)  # the process that feeds the GPU comes first
-    _drawing = algorithm, Tokenizer.load(tokenizer_folder)
+    os.nice(5)
 
 
-def _draw(job: Any) -> bytes:
+@cache  # read once by each of them
+def _tokenizer(folder: Path) -> Tokenizer:
+    return Tokenizer.load(folder)
+
+
+def _draw(algorithm: Algorithm, folder: Path, job: Any) -> bytes:
     """A stream's batches in bytes: for a tensor torch would open a socket, which the seal
     refuses."""
-    algorithm, tokenizer = _drawing
-    return pickle.dumps(algorithm.batches(job, tokenizer))
+    return pickle.dumps(algorithm.batches(job, _tokenizer(folder)))

@@ -47,7 +47,7 @@ def lay_out(
     world = join(expert_parallel)
     if world is not None:
         if device != "cpu":
-            raise ConfigError("Processes of torchrun compute on CPUs: leave out --device.")
+            raise ConfigError("Processes of torchrun compute on CPUs: device has to be 'cpu'.")
         return Sharded(model, world, precision)
     if expert_parallel > 1:
         raise ConfigError("Experts are shared by processes: start the run with torchrun.")

@@ -152,7 +152,8 @@ def draw_numbers(rng: random.Random, level: int, count: int) -> list[int]:
 
 
 def has_way(numbers: list[int], target: int) -> bool:
-    """Whether any expression makes the target, with fractions and negatives on the way, too."""
+    """Whether any expression of two or more numbers makes the target, with fractions and negatives
+    on the way, too."""
     return _reaches(tuple(map(Fraction, numbers)), target)
 
 
