@@ -28,9 +28,9 @@ def orthogonalise(matrices_nRC: Tensor, steps: int = 5) -> Tensor:
     a, b, c = _COEFFICIENTS
     x = matrices_nRC.mT if matrices_nRC.shape[-2] > matrices_nRC.shape[-1] else matrices_nRC
     x = x / x.flatten(1).norm(dim=-1).clamp(min=1e-7)[:, None, None]
-    for _ in range(steps):
+    for _ in range(steps):  # x <- a x + (b gram + c gram gram) x
         gram = x @ x.mT
-        x = a * x + (b * gram + c * gram @ gram) @ x
+        x = x.baddbmm(gram.baddbmm(gram, gram, beta=b, alpha=c), x, beta=a)
     return x.mT if matrices_nRC.shape[-2] > matrices_nRC.shape[-1] else x
 
 
@@ -51,7 +51,7 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor, dict]]] = defaultdict(list)
+        alike: dict[tuple[int, int, float, float], list[tuple[Tensor, Tensor]]] = defaultdict(list)
         for group in self.param_groups:
             learning = [p for p in group["params"] if p.grad is not None]
             for p, nesterov in zip(learning, self._nesterov(learning, group), strict=True):
@@ -59,18 +59,22 @@ class Muon(torch.optim.Optimizer):
                     nesterov = self.layout.matrices(self.names[p], nesterov)
                 rows, columns = nesterov.shape[-2] // group["split"], nesterov.shape[-1]
                 count = nesterov.numel() // (rows * columns)  # of a stack none may be here
-                by_shape[rows, columns].append((p, nesterov.reshape(count, rows, columns), group))
-        for (rows, columns), entries in by_shape.items():
-            updates = orthogonalise(torch.cat([update for _, update, _ in entries]))
+                key = rows, columns, group["lr"], group["weight_decay"]
+                alike[key].append((p, nesterov.reshape(count, rows, columns)))
+        for (rows, columns, lr, decay), entries in alike.items():
+            updates = orthogonalise(torch.cat([update for _, update in entries]))
             scale = max(1.0, rows / columns) ** 0.5
-            for (p, _, group), update in zip(
-                entries, updates.split([len(u) for _, u, _ in entries]), strict=True
+            mine = []
+            for (p, _), update in zip(
+                entries, updates.split([len(u) for _, u in entries]), strict=True
             ):
                 if self.layout is not None:
                     whole = update.reshape(-1, columns) if p.dim() == 2 else update
                     update = self.layout.part_of_matrices(self.names[p], whole)
-                p.mul_(1 - group["lr"] * group["weight_decay"])
-                p.add_(update.reshape(p.shape), alpha=-group["lr"] * scale)
+                mine.append(update.reshape(p.shape))
+            parameters = [p for p, _ in entries]
+            torch._foreach_mul_(parameters, 1 - lr * decay)
+            torch._foreach_add_(parameters, mine, alpha=-lr * scale)
 
     def _nesterov(self, learning: list[Tensor], group: dict) -> Sequence[Tensor]:
         """What is orthogonalised of each parameter; its momentum moves towards its gradient."""
