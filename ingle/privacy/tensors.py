@@ -15,9 +15,8 @@ from ingle.models.read import FAMILIES, parse_config, read_json, unknown_keys
 from ingle.privacy.facts import Check, Finding, Identity, Severity, Weights, text_of
 from ingle.privacy.folder import Entry
 from ingle.privacy.identity import compare_tensors, describe, recognise
-from ingle.weights.header import read_header, read_index
+from ingle.weights.header import INDEX, read_header, read_index
 
-INDEX = "model.safetensors.index.json"
 _TRAINING = "training.safetensors"  # what a run of ingle goes on from; nothing serves it
 _INTEGERS = ("I64", "I32", "I16", "I8", "U8", "BOOL")
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ingle import __version__
 from ingle.privacy.bom import BOM, make_bom
-from ingle.privacy.digests import file_digest
+from ingle.privacy.digests import file_digest, hash_files
 from ingle.privacy.source import code_digest, git_commit
 from ingle.privacy.statement import (
     CHECKPOINT_FILES,
@@ -27,6 +27,7 @@ from ingle.privacy.statement import (
     write_bytes,
 )
 from ingle.training.data import Described, Mixture
+from ingle.weights.header import INDEX, read_index
 
 if TYPE_CHECKING:
     from ingle.models.config import ModelConfig
@@ -115,8 +116,16 @@ def _without_paths(chosen: dict[str, Any]) -> dict[str, Any]:
 
 
 def digests(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
-    """SHA-256 of those of the named files that the folder has."""
-    return {name: file_digest(folder / name) for name in names if (folder / name).is_file()}
+    """SHA-256 of those of the named files that the folder has, and of weights in several files.
+
+    The latter are the many gigabytes of a real checkpoint; an audit before the run has left their
+    digests.
+    """
+    found = {name: file_digest(folder / name) for name in names if (folder / name).is_file()}
+    if parts := set(read_index(folder).values()):
+        hashed = {fact.path: fact.sha256 for fact in hash_files(folder)}
+        found |= {name: hashed[name] for name in (INDEX, *sorted(parts))}
+    return found
 
 
 def versions() -> dict[str, str]:

@@ -13,6 +13,7 @@ from typing import Any
 
 from ingle.errors import WeightsError
 
+INDEX = "model.safetensors.index.json"  # which tensor is in which of several files
 _MAX_HEADER = 100 << 20  # the format's own limit
 _MAX_TENSORS = 200_000  # of one file; the largest release has half as many in all
 WIDTHS = {
@@ -23,8 +24,7 @@ WIDTHS = {
 
 def weight_files(folder: Path) -> list[Path]:
     """The safetensors files of a model folder, by its index where there is one."""
-    index = folder / "model.safetensors.index.json"
-    if not index.is_file():
+    if not (folder / INDEX).is_file():
         single = folder / "model.safetensors"
         if single.is_file():
             return [single]
@@ -39,7 +39,7 @@ def weight_files(folder: Path) -> list[Path]:
 
 def read_index(folder: Path) -> dict[str, str]:
     """Tensor -> file by the index of shards, {} without one; every file named is in the folder."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if not index.is_file():
         return {}
     if index.stat().st_size > _MAX_HEADER:

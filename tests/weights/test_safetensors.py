@@ -15,6 +15,7 @@ from ingle.training.presets import model_preset
 from ingle.weights.header import read_header, weight_files
 from ingle.weights.names import unstack_experts
 from ingle.weights.safetensors import read_tensors
+from tests.weights.parts import split_weights
 
 
 def write(path: Path, header: dict | bytes, data: bytes = b"", length: int | None = None) -> Path:
@@ -123,14 +124,6 @@ def test_a_missing_expert_tensor_or_shard_is_named(tmp_path: Path) -> None:
 def test_a_sharded_checkpoint_loads_as_the_single_file_does(tmp_path: Path) -> None:
     model = build_model(model_preset("nano"), kernels="reference")
     save_model(model, tmp_path, torch.float32)
-    file = tmp_path / "model.safetensors"
-    tensors = {name: tensor.clone() for name, tensor in read_tensors(file)}
-    names = sorted(tensors)
-    shards = {"one.safetensors": names[::2], "two.safetensors": names[1::2]}
-    for shard, part in shards.items():
-        save_file({n: tensors[n] for n in part}, tmp_path / shard)
-    weight_map = {n: shard for shard, part in shards.items() for n in part}
-    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
-    file.unlink()
+    split_weights(tmp_path)
     loaded = load_model(tmp_path).state_dict()
     assert all(torch.equal(loaded[k], v) for k, v in model.state_dict().items())

@@ -11,6 +11,7 @@ from ingle.errors import ConfigError
 from ingle.training.commit import replacing
 from ingle.training.origin import derived_from, digests
 from ingle.weights.adapter import CONFIG, WEIGHTS, AdaptedCheckpoint
+from ingle.weights.header import INDEX
 from ingle.weights.safetensors import save_tensors
 
 # What a model folder needs beside its weights, and its licence.
@@ -42,7 +43,7 @@ def merge_adapter(
             save_tensors(new / weights.files[number].name, tensors, {"format": "pt"})
             if progress is not None:
                 progress(done, len(files))
-        for name in ("config.json", "model.safetensors.index.json", *COMPANIONS):
+        for name in ("config.json", INDEX, *COMPANIONS):
             if (base / name).is_file():
                 shutil.copyfile(base / name, new / name)
         origin = derived_from(base, out.name, {"operation": "merge an adapter"})

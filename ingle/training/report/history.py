@@ -122,9 +122,14 @@ def digests_of_parent(folder: Path) -> dict[str, str]:
 
 def is_parent(folder: Path, candidate: Path) -> bool:
     """Whether a run in `folder` started from the very weights that lie in the other folder."""
-    expected = digests_of_parent(folder).get(WEIGHTS)
-    file = candidate / WEIGHTS
-    return expected is not None and file.is_file() and file_digest(file) == expected
+    stated = digests_of_parent(folder).items()
+    weights = {name: digest for name, digest in stated if name.endswith(".safetensors")}
+    files = [candidate / name for name in weights]
+    return (
+        bool(files)
+        and all(file.is_file() for file in files)  # before any of many gigabytes is read
+        and all(file_digest(candidate / name) == digest for name, digest in weights.items())
+    )
 
 
 def is_of_these_weights(folder: Path, evaluation: Mapping[str, Any]) -> bool:

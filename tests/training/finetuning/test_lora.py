@@ -11,11 +11,14 @@ import torch
 
 from ingle.errors import ConfigError, IngleError, WeightsError
 from ingle.models import CausalLM, load_model
+from ingle.privacy.digests import hash_files
+from ingle.privacy.statement import verify_statement
 from ingle.training.finetuning.lora import LoraConfig, add_adapters, load_adapter, save_adapter
 from ingle.training.finetuning.merge import merge_adapter
 from ingle.weights.adapter import CONFIG, WEIGHTS, AdaptedCheckpoint, open_checkpoint
 from ingle.weights.checkpoint import Checkpoint
 from ingle.weights.safetensors import read_tensors, save_tensors
+from tests.weights.parts import split_weights
 
 transformers = pytest.importorskip("transformers")
 
@@ -70,13 +73,18 @@ def test_only_adapters_learn_and_all_of_them(family: str, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("family", CONFIGS)
-def test_merged_weights_compute_the_same(family: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("parts", [False, True])
+def test_merged_weights_compute_the_same(family: str, parts: bool, tmp_path: Path) -> None:
     folder = base(family, tmp_path)
+    if parts:
+        split_weights(folder)
     model = adapted(folder, spread=0.2)
     (tmp_path / "adapter").mkdir()
     save_adapter(model, LORA, tmp_path / "adapter")
     merge_adapter(folder, tmp_path / "adapter", tmp_path / "merged")
     merged = load_model(tmp_path / "merged", kernels="reference")
+    rows = verify_statement(tmp_path / "merged", hash_files(tmp_path / "merged"))
+    assert [row.status for row in rows] == ["verified"]  # the statement speaks of every file
     with torch.no_grad():
         expected, found = model(tokens()), merged(tokens())
         plain = load_model(folder, kernels="reference")(tokens())

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from ingle.errors import ConfigError
 from ingle.models import build_model, save_model
@@ -21,8 +22,16 @@ from ingle.training.metrics import MetricsLog
 from ingle.training.origin import origin_of
 from ingle.training.presets import model_preset
 from ingle.training.report.card import MARK, Words, card, results
-from ingle.training.report.history import is_parent, lineage, parent_of, read_stage
+from ingle.training.report.history import (
+    digests_of_parent,
+    is_parent,
+    lineage,
+    parent_of,
+    read_stage,
+)
 from ingle.training.report.record import folded, record
+from ingle.weights.header import INDEX
+from tests.weights.parts import PARTS, split_weights
 
 PRE = Run("p", model_preset("nano"), Mixture({"sums": 1.0}, chat=False), steps=2)
 STEP = {"loss": 1.0, "max_violation": 0.5, "dead_experts": 1, "trained_tokens": 90_000,
@@ -48,6 +57,21 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
     mixture = Mixture({"sums": 1.0, "gcd": 2.0}, chat=True, harder=0.01, no_think=0.15, varied=True)
     child = leave(replace(PRE, name="c", parent=parent, mixture=mixture), root / "second", 2)
     return parent, child
+
+
+def test_a_parent_whose_weights_are_in_parts_is_known_by_all_of_them(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    parent = tmp_path / "base"
+    shutil.copytree(runs[0], parent)
+    split_weights(parent)
+    child = leave(replace(PRE, name="c", parent=parent), tmp_path / "child", 2)
+    assert {INDEX, *PARTS} < set(digests_of_parent(child)) and parent_of(child) == parent
+    last = parent / PARTS[-1]
+    save_file({name: tensor + 1 for name, tensor in load_file(last).items()}, last)
+    assert not is_parent(child, parent)
+    last.unlink()
+    assert not is_parent(child, parent)
 
 
 def told(model: str, right: list[int], **more: Any) -> dict[str, Any]:
