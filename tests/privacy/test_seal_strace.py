@@ -58,10 +58,11 @@ def opened(trace: Path) -> tuple[list[str], list[str], int]:
 
 
 def traced(trace: Path, arguments: list[str], folder: Path, **options) -> subprocess.Popen:
-    command = ["strace", "-f", "-q", "-e", f"trace={CALLS}", "-e", "signal=SIGSYS", "-o", trace]
+    """Python under strace, which stops it at those calls only."""
+    watch = ["-f", "--seccomp-bpf", "-q", "-e", f"trace={CALLS}", "-e", "signal=SIGSYS"]
     environment = {**os.environ, "INGLE_CACHE": str(folder / "state")}
     return subprocess.Popen(
-        [*command, sys.executable, "-m", "ingle", *arguments],
+        ["strace", *watch, "-o", trace, sys.executable, *arguments],
         stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, cwd=folder, **options,
     )  # fmt: skip
 
@@ -102,6 +103,29 @@ def lines_of(folder: Path) -> dict[str, list[list[str]]]:
     }
 
 
+# Opens a socket before a seal that forbids none, after it, and in a child.
+LEAK = """
+import os, socket
+from ingle.privacy import seal as module
+socket.socket()
+whole = module.rules
+module.rules = lambda *of, **by: [rule for rule in whole(*of, **by) if rule.name != "sockets"]
+module.seal()
+socket.socket()
+if os.fork() == 0:
+    socket.socket()
+    os._exit(0)
+os.wait()
+"""
+
+
+def test_what_is_opened_is_seen(tmp_path):
+    process = traced(tmp_path / "trace", ["-c", LEAK], tmp_path)
+    process.communicate(timeout=600)
+    before, after, seals = opened(tmp_path / "trace")
+    assert (process.returncode, len(before), len(after), seals) == (0, 1, 2, 1), (before, after)
+
+
 TRIED = (
     "key", "ls", "doctor", "explain", "generate", "chat", "batch", "eval", "audit",
     "audit behaviour", "train", "sft", "merge", "grpo", "distill", "sign", "verify",
@@ -113,7 +137,7 @@ def test_a_verb_opens_nothing(verb, tmp_path):
     shutil.copytree(resolve_model(None), tmp_path / "model")
     for number, line in enumerate(lines_of(tmp_path)[verb]):
         trace = tmp_path / f"trace{number}"
-        process = traced(trace, line, tmp_path)
+        process = traced(trace, ["-m", "ingle", *line], tmp_path)
         process.communicate(b"What is 47 + 85?\n", timeout=1200)
         before, after, seals = opened(trace)
         # an audit that cannot decide says 2
@@ -123,7 +147,8 @@ def test_a_verb_opens_nothing(verb, tmp_path):
 
 def test_serve_opens_its_listener(tmp_path):
     trace = tmp_path / "trace"
-    process = traced(trace, ["serve", "--port", "0", "--json", "--log", "off"], tmp_path)
+    serve = ["-m", "ingle", "serve", "--port", "0", "--json", "--log", "off"]
+    process = traced(trace, serve, tmp_path)
     facts = json.loads(process.stdout.readline())
     request = urllib.request.Request(
         facts["openai_base_url"] + "/chat/completions",
