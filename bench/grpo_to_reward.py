@@ -2,7 +2,7 @@
 
     pip install -e '.[peers]'
     python runs/grpo.py --seeds 0                   # makes a start with room to learn
-    python bench/grpo_to_reward.py out/grpo/start [--seeds 3] [--steps 60] [--json]
+    python bench/grpo_to_reward.py out/grpo/start [--seeds 0 1 2] [--steps 60] [--json]
 
 Same weights, questions in the same order, reward (the verifier's verdict), loss ("dapo"), AdamW and
 sampling at temperature 1, replies that end when they like within `--tokens`. The start's own reward
@@ -42,7 +42,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--steps", type=int, default=60, help="at most")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tokens", type=int, default=384)
     parser.add_argument("--experts", default="grouped_mm", help="TRL's fastest: grpo_vs_trl.py")
     parser.add_argument("--json", action="store_true")
@@ -59,7 +59,7 @@ def main() -> None:
         assert logit_difference(folder) < 1e-4
         start = start_reward(folder, args.tokens)
         found: dict[str, list[dict[str, Any]]] = {side: [] for side in SIDES}
-        for seed in range(args.seeds):
+        for seed in args.seeds:
             for side in SIDES:
                 found[side].append(one_run(folder, side, seed, start, args))
                 print(side, seed, found[side][-1]["to_gain"], file=sys.stderr)
