@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ingle import __version__
+from ingle.engine.progress import progress
 from ingle.privacy.bom import BOM, make_bom
 from ingle.privacy.digests import file_digest, hash_files
 from ingle.privacy.source import code_digest, git_commit
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from ingle.models.config import ModelConfig
 
 _LIBRARIES = ("torch", "numpy", "safetensors", "tokenizers")
+Told = Callable[[int, int], None]
 _OF_PARENT = (*CHECKPOINT_FILES[:-1], PROVENANCE)  # its optimiser's state is not used
 
 
@@ -115,15 +117,15 @@ def _without_paths(chosen: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def digests(folder: Path, names: tuple[str, ...]) -> dict[str, str]:
+def digests(folder: Path, names: tuple[str, ...], told: Told | None = None) -> dict[str, str]:
     """SHA-256 of those of the named files that the folder has, and of weights in several files.
 
     The latter are the many gigabytes of a real checkpoint; an audit before the run has left their
-    digests.
+    digests. told: hears (bytes done, bytes in all) of them.
     """
     found = {name: file_digest(folder / name) for name in names if (folder / name).is_file()}
     if parts := set(read_index(folder).values()):
-        hashed = {fact.path: fact.sha256 for fact in hash_files(folder)}
+        hashed = {fact.path: fact.sha256 for fact in hash_files(folder, told)}
         found |= {name: hashed[name] for name in (INDEX, *sorted(parts))}
     return found
 
@@ -168,11 +170,13 @@ def _data(run: Traced) -> dict[str, Any]:
 
 def _models(run: Traced) -> list[dict[str, Any]]:
     """Digests of the models a run starts from and, where it has one, learns from."""
-    return _digests("parent", run.parent) + _digests("teacher", getattr(run, "teacher", None))
+    teacher: Path | None = getattr(run, "teacher", None)
+    with progress("hashing what the run starts from", in_bytes=True) as told:
+        return _digests("parent", run.parent, told) + _digests("teacher", teacher, told)
 
 
-def _digests(role: str, folder: Path | None) -> list[dict[str, Any]]:
-    found = {} if folder is None else digests(folder, _OF_PARENT)
+def _digests(role: str, folder: Path | None, told: Told | None = None) -> list[dict[str, Any]]:
+    found = {} if folder is None else digests(folder, _OF_PARENT, told)
     return [
         {"name": f"{role}/{name}", "digest": {"sha256": digest}} for name, digest in found.items()
     ]
