@@ -161,7 +161,8 @@ def _summary(statement: dict[str, Any]) -> str:
     sources = [_named(entry) for entry in build["resolvedDependencies"]]
     commits = [d.get("gitCommit", "unknown")[:12] for name, d in sources if name == "code"]
     parents = sum(name.startswith("parent/") for name, _ in sources)
-    run = str(build["externalParameters"].get("name", ""))[:80]
+    chosen = build["externalParameters"]  # weights that were only rewritten are of no named run
+    run = str(chosen.get("name") or chosen.get("operation", ""))[:80]
     start = f"{parents} files of a parent" if parents else "random weights"
     return (
         f"By its statement this is step {build['internalParameters']['step']} of the run "
