@@ -125,8 +125,8 @@ def digests(folder: Path, names: tuple[str, ...], told: Told | None = None) -> d
     """
     found = {name: file_digest(folder / name) for name in names if (folder / name).is_file()}
     if parts := set(read_index(folder).values()):
-        hashed = {fact.path: fact.sha256 for fact in hash_files(folder, told)}
-        found |= {name: hashed[name] for name in (INDEX, *sorted(parts))}
+        hashed = hash_files(folder, told)
+        found |= {fact.path: fact.sha256 for fact in hashed if fact.path in {INDEX, *parts}}
     return found
 
 

@@ -127,6 +127,7 @@ def is_parent(folder: Path, candidate: Path) -> bool:
     files = [candidate / name for name in weights]
     return (
         bool(files)
+        and all(file.parent == candidate for file in files)  # a statement could name any place
         and all(file.is_file() for file in files)  # before any of many gigabytes is read
         and all(file_digest(candidate / name) == digest for name, digest in weights.items())
     )

@@ -16,6 +16,7 @@ from ingle.errors import ConfigError
 from ingle.models import build_model, save_model
 from ingle.models.deepseek_v3 import DeepseekV3Config
 from ingle.privacy.digests import file_digest
+from ingle.privacy.statement import PROVENANCE
 from ingle.training.data import Mixture
 from ingle.training.loop import Run
 from ingle.training.metrics import MetricsLog
@@ -72,6 +73,19 @@ def test_a_parent_whose_weights_are_in_parts_is_known_by_all_of_them(
     assert not is_parent(child, parent)
     last.unlink()
     assert not is_parent(child, parent)
+
+
+def test_a_statement_that_names_another_place_is_nobodys_child(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    parent, child = runs
+    shutil.copytree(child, tmp_path / "child")
+    text = (child / PROVENANCE).read_text("utf-8")
+    outside = f"parent/../{parent.name}/model.safetensors"
+    (tmp_path / "child" / PROVENANCE).write_text(
+        text.replace("parent/model.safetensors", outside), "utf-8"
+    )
+    assert is_parent(child, parent) and not is_parent(tmp_path / "child", parent)
 
 
 def told(model: str, right: list[int], **more: Any) -> dict[str, Any]:
