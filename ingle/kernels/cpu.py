@@ -24,8 +24,12 @@ from torch import Tensor
 
 from ingle.kernels import reference
 from ingle.kernels.build import build, runnable_targets
+from ingle.kernels.cpu_training import document_attention as document_attention
+from ingle.kernels.cpu_training import document_attention_grad as document_attention_grad
+from ingle.kernels.cpu_training import feed_forward as feed_forward
+from ingle.kernels.cpu_training import feed_forward_grad as feed_forward_grad
 from ingle.kernels.decoder import decoder as decoder
-from ingle.kernels.library import LIBRARY, REASON, Weight, bound, check, stored
+from ingle.kernels.library import LIBRARY, REASON, Weight, alike, bound, check, ints, native, stored
 
 name = "cpu"
 
@@ -39,8 +43,6 @@ _latent_args = Struct("6qd8q").pack
 _attention_args = Struct("18qdq").pack
 _keys_args = Struct("8q").pack
 _grouped_args = Struct("14qdq").pack
-_documents_args = Struct("8qd2q").pack
-_documents_grad_args = Struct("8qd5q").pack
 _route_args = Struct("13qd2q").pack
 _mlp_args = Struct("14q").pack
 _experts_args = Struct("15q").pack
@@ -50,9 +52,7 @@ _linear, _rms_norm, _rope, _write_latent = map(
     bound, ("linear", "rms_norm", "rope", "write_latent")
 )
 _mla_attention, _route, _mlp, _experts = map(bound, ("mla_attention", "route", "mlp", "experts"))
-_write_keys, _gqa_attention, _document_attention, _document_attention_grad = map(
-    bound, ("write_keys", "gqa_attention", "document_attention", "document_attention_grad")
-)
+_write_keys, _gqa_attention = map(bound, ("write_keys", "gqa_attention"))
 
 if LIBRARY:
     LIBRARY.ingle_set_threads(torch.get_num_threads())
@@ -87,37 +87,8 @@ def probe_read(data: Tensor, sink: Tensor) -> bool:
     return LIBRARY is not None
 
 
-def _native(x: Tensor, weight: Tensor) -> bool:
-    """Whether one pair of operands can run natively: see the module's first paragraph."""
-    kind = weight.dtype
-    return (
-        x.dtype is _F32
-        and (kind is _F32 or kind is _BF16)
-        and x.is_cpu
-        and weight.is_cpu
-        and weight.is_contiguous()
-        and not ((x.requires_grad or weight.requires_grad) and torch.is_grad_enabled())
-        and LIBRARY is not None
-    )
-
-
-def _alike(first: Tensor, *others: Tensor) -> bool:
-    """Whether other weights are stored as the first one is, which `_native` has looked at."""
-    kind = first.dtype
-    for other in others:
-        if other.dtype is not kind or not other.is_cpu or not other.is_contiguous():
-            return False
-        if other.requires_grad and torch.is_grad_enabled():
-            return False
-    return True
-
-
 def _tables(cos_TR: Tensor, sin_TR: Tensor) -> bool:
-    return cos_TR.dtype is _F32 and _alike(cos_TR, cos_TR, sin_TR)
-
-
-def _ints(x: Tensor) -> Tensor:
-    return x.contiguous() if x.dtype is _I32 else x.int().contiguous()
+    return cos_TR.dtype is _F32 and alike(cos_TR, cos_TR, sin_TR)
 
 
 def _rows(x: Tensor) -> Tensor:
@@ -153,7 +124,7 @@ def linear(x_NI: Tensor, weight_OI: Weight) -> Tensor:
 def rms_norm(x_ND: Tensor, weight_D: Tensor, eps: float) -> Tensor:
     """Root-mean-square norm over the last dimension (arXiv 1910.07467)."""
     width = weight_D.shape[0]
-    if not _native(x_ND, weight_D) or x_ND.shape[-1] != width:
+    if not native(x_ND, weight_D) or x_ND.shape[-1] != width:
         return reference.rms_norm(x_ND, weight_D, eps)
     if x_ND.dim() != 2:
         return rms_norm(_rows(x_ND), weight_D, eps).view(x_ND.shape)
@@ -174,10 +145,10 @@ def rope_(
 
     Raises IndexError for a position outside the tables.
     """
-    if not (_native(x_NHQ, cos_TR) and x_NHQ.is_contiguous() and _tables(cos_TR, sin_TR)):
+    if not (native(x_NHQ, cos_TR) and x_NHQ.is_contiguous() and _tables(cos_TR, sin_TR)):
         return reference.rope_(x_NHQ, cos_TR, sin_TR, positions_N, half_split)
     table, half = cos_TR.shape
-    positions = _ints(positions_N)
+    positions = ints(positions_N)
     tables = cos_TR.data_ptr(), sin_TR.data_ptr(), half, table
     places = positions.data_ptr(), half_split
     packed = _rope_args(x_NHQ.data_ptr(), *x_NHQ.shape, *tables, *places)
@@ -198,12 +169,12 @@ def write_latent(
 
     Raises IndexError for a position outside the tables or a slot outside the cache.
     """
-    fits = _native(kv_NC, norm_L) and _native(kv_NC, cache_PGC) and _tables(cos_TR, sin_TR)
+    fits = native(kv_NC, norm_L) and native(kv_NC, cache_PGC) and _tables(cos_TR, sin_TR)
     if not fits:
         return reference.write_latent(
             kv_NC, norm_L, eps, cos_TR, sin_TR, positions_N, slots_N, cache_PGC
         )
-    kv, positions, slots = kv_NC.contiguous(), _ints(positions_N), _ints(slots_N)
+    kv, positions, slots = kv_NC.contiguous(), ints(positions_N), ints(slots_N)
     pages, page_tokens, _ = cache_PGC.shape
     norm = norm_L.data_ptr(), norm_L.dtype is _BF16, norm_L.shape[0], eps
     tables = cos_TR.data_ptr(), sin_TR.data_ptr(), cos_TR.shape[0]
@@ -226,12 +197,12 @@ def mla_attention(
     Online softmax over blocks of at most 64 positions, from position 0 on. Raises IndexError when
     a row leads outside the page table or the cache.
     """
-    if not (_native(q_NHQ, kv_b_OL) and _native(q_NHQ, cache_PGC)):
+    if not (native(q_NHQ, kv_b_OL) and native(q_NHQ, cache_PGC)):
         return reference.mla_attention(
             q_NHQ, kv_b_OL, cache_PGC, pages_SP, sequence_N, positions_N, scale
         )
-    q, pages = q_NHQ.contiguous(), _ints(pages_SP)
-    sequence, positions = _ints(sequence_N), _ints(positions_N)
+    q, pages = q_NHQ.contiguous(), ints(pages_SP)
+    sequence, positions = ints(sequence_N), ints(positions_N)
     rows, heads, width = q.shape
     outs, rank = kv_b_OL.shape
     value = outs // heads - (width - (cache_PGC.shape[2] - rank))
@@ -246,9 +217,9 @@ def mla_attention(
 
 def write_keys(k_NKQ: Tensor, v_NKV: Tensor, slots_N: Tensor, cache_PGC: Tensor) -> None:
     """Store rotated keys and values of each row; raises IndexError for a slot outside the cache."""
-    if not _native(k_NKQ, cache_PGC) or not _alike(k_NKQ, v_NKV):
+    if not native(k_NKQ, cache_PGC) or not alike(k_NKQ, v_NKV):
         return reference.write_keys(k_NKQ, v_NKV, slots_N, cache_PGC)
-    k, v, slots = k_NKQ.contiguous(), v_NKV.contiguous(), _ints(slots_N)
+    k, v, slots = k_NKQ.contiguous(), v_NKV.contiguous(), ints(slots_N)
     pages, page_tokens, channels = cache_PGC.shape
     cache = cache_PGC.data_ptr(), cache_PGC.dtype is _BF16, pages * page_tokens
     row = k.data_ptr(), v.data_ptr(), k.shape[0], channels // 2
@@ -264,12 +235,12 @@ def gqa_attention(
     Online softmax over blocks of at most 64 positions, from position 0 on. Raises IndexError when
     a row leads outside the page table or the cache.
     """
-    if not _native(q_NHQ, cache_PGC):
+    if not native(q_NHQ, cache_PGC):
         return reference.gqa_attention(
             q_NHQ, cache_PGC, pages_SP, sequence_N, positions_N, key_heads, scale
         )
-    q, pages = q_NHQ.contiguous(), _ints(pages_SP)
-    sequence, positions = _ints(sequence_N), _ints(positions_N)
+    q, pages = q_NHQ.contiguous(), ints(pages_SP)
+    sequence, positions = ints(sequence_N), ints(positions_N)
     y = q.new_empty(q.shape[0], q.shape[1] * q.shape[2])
     cache = cache_PGC.data_ptr(), cache_PGC.dtype is _BF16, *cache_PGC.shape[:2]
     table = pages.data_ptr(), *pages.shape, sequence.data_ptr(), positions.data_ptr()
@@ -283,7 +254,7 @@ def route(
     norm_topk_prob: bool, scale: float, scoring: str = "sigmoid",
 ) -> tuple[Tensor, Tensor]:  # fmt: skip
     """Choose experts as V3 or V2 do: ids [N, K] int32, weights fp32; see `reference.route`."""
-    fits = _native(x_ND, gate_ED) and x_ND.shape[-1] == gate_ED.shape[1]
+    fits = native(x_ND, gate_ED) and x_ND.shape[-1] == gate_ED.shape[1]
     if not (fits and (bias_E is None or bias_E.is_cpu)):
         return reference.route(
             x_ND, gate_ED, bias_E, n_group, topk_group, top_k, norm_topk_prob, scale, scoring
@@ -321,10 +292,10 @@ def experts(
     gate_up, down = stored(gate_up_EJD), stored(down_EDF)
     count, width, inner = down_EDF.shape
     fits = gate_up is not None and down is not None and _row(x_ND) and x_ND.shape[-1] == width
-    if not (fits and weights_NK.dtype is _F32 and _alike(weights_NK, weights_NK)):
+    if not (fits and weights_NK.dtype is _F32 and alike(weights_NK, weights_NK)):
         return reference.experts(x_ND, ids_NK, weights_NK, gate_up_EJD, down_EDF)
     assert gate_up is not None and down is not None
-    x, ids = x_ND.contiguous(), _ints(ids_NK)
+    x, ids = x_ND.contiguous(), ints(ids_NK)
     y = torch.empty_like(x)
     choice = ids.data_ptr(), weights_NK.data_ptr(), ids.shape[1]
     packed = _experts_args(
@@ -332,43 +303,6 @@ def experts(
     )
     check(_experts(packed))
     return y
-
-
-def document_attention(
-    q_THQ: Tensor, k_THQ: Tensor, v_THV: Tensor, starts_T: Tensor, scale: float
-) -> tuple[Tensor, Tensor]:
-    """Causal attention inside each document of a packed stream: result and log-sums.
-
-    Costs what the documents cost, not the stream's square. Raises IndexError for starts that
-    describe no documents.
-    """
-    if not _native(q_THQ, k_THQ) or not _alike(k_THQ, v_THV):
-        return reference.document_attention(q_THQ, k_THQ, v_THV, starts_T, scale)
-    q, starts = q_THQ.contiguous(), _ints(starts_T)
-    y, log_sum = torch.empty_like(v_THV), q.new_empty(q.shape[:2])
-    inputs = q.data_ptr(), k_THQ.data_ptr(), v_THV.data_ptr(), *q.shape, v_THV.shape[2]
-    outputs = y.data_ptr(), log_sum.data_ptr()
-    check(_document_attention(_documents_args(*inputs, starts.data_ptr(), scale, *outputs)))
-    return y, log_sum
-
-
-def document_attention_grad(
-    q_THQ: Tensor, k_THQ: Tensor, v_THV: Tensor, starts_T: Tensor, scale: float,
-    log_sum_TH: Tensor, y_grad_THV: Tensor,
-) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of q, k and v of `document_attention`."""
-    if not _native(q_THQ, k_THQ) or not _alike(k_THQ, v_THV, log_sum_TH):
-        return reference.document_attention_grad(
-            q_THQ, k_THQ, v_THV, starts_T, scale, log_sum_TH, y_grad_THV
-        )
-    q, starts, y_grad = q_THQ.contiguous(), _ints(starts_T), y_grad_THV.contiguous()
-    grads = torch.empty_like(q), torch.empty_like(k_THQ), torch.empty_like(v_THV)
-    inputs = q.data_ptr(), k_THQ.data_ptr(), v_THV.data_ptr(), *q.shape, v_THV.shape[2]
-    given = log_sum_TH.data_ptr(), y_grad.data_ptr()
-    outputs = (grad.data_ptr() for grad in grads)
-    packed = _documents_grad_args(*inputs, starts.data_ptr(), scale, *given, *outputs)
-    check(_document_attention_grad(packed))
-    return grads
 
 
 if __name__ == "__main__":

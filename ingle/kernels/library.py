@@ -15,11 +15,11 @@ from torch import Tensor
 from ingle.kernels.build import SOURCES, runnable_targets
 from ingle.kernels.quantized import Quantized
 
-_ABI_VERSION = 7  # ingle_abi_version in native/library.cpp
+_ABI_VERSION = 8  # ingle_abi_version in native/library.cpp
 _KERNELS = (
     "linear", "rms_norm", "rope", "write_latent", "mla_attention", "route", "mlp", "experts",
-    "write_keys", "gqa_attention", "document_attention", "document_attention_grad", "decoder",
-    "quantize",
+    "write_keys", "gqa_attention", "document_attention", "document_attention_grad",
+    "feed_forward", "feed_forward_grad", "decoder", "quantize",
 )  # fmt: skip
 
 
@@ -93,3 +93,33 @@ def stored(weight: Weight) -> tuple[int, int, int] | None:
         ):
             return weight.data_ptr(), 0, kind is torch.bfloat16
     return None
+
+
+def native(x: Tensor, weight: Tensor) -> bool:
+    """Whether one pair of operands can run natively: fp32 rows, weights in fp32 or bf16, all on the
+    CPU, and no gradient asked for."""
+    kind = weight.dtype
+    return (
+        x.dtype is torch.float32
+        and (kind is torch.float32 or kind is torch.bfloat16)
+        and x.is_cpu
+        and weight.is_cpu
+        and weight.is_contiguous()
+        and not ((x.requires_grad or weight.requires_grad) and torch.is_grad_enabled())
+        and LIBRARY is not None
+    )
+
+
+def alike(first: Tensor, *others: Tensor) -> bool:
+    """Whether other weights are stored as the first one is, which `_native` has looked at."""
+    kind = first.dtype
+    for other in others:
+        if other.dtype is not kind or not other.is_cpu or not other.is_contiguous():
+            return False
+        if other.requires_grad and torch.is_grad_enabled():
+            return False
+    return True
+
+
+def ints(x: Tensor) -> Tensor:
+    return x.contiguous() if x.dtype is torch.int32 else x.int().contiguous()

@@ -8,6 +8,8 @@ Statistics and routing are fp32.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -243,6 +245,56 @@ def experts(
     y = torch.empty(order.numel(), x_ND.shape[1], dtype=x_ND.dtype)
     y[order] = torch.cat(parts)
     return (y.view(*ids_NK.shape, -1) * weights_NK[..., None].to(y.dtype)).sum(1)
+
+
+def feed_forward(
+    x_ND: Tensor, gate_up_EJD: Tensor, down_EDF: Tensor, ids_NK: Tensor, weights_NK: Tensor
+) -> tuple[Tensor, Tensor]:
+    """As `experts`, for training: the result [N, D], and gate and up values of every choice
+    [N * K, J], which the gradient starts from."""
+    rows_CD = x_ND.repeat_interleave(ids_NK.shape[1], 0)
+    pre_CJ = x_ND.new_zeros(len(rows_CD), gate_up_EJD.shape[1])
+    out_CD = torch.zeros_like(rows_CD)
+    for expert, mine in _choices(ids_NK, len(gate_up_EJD)):
+        pre_CJ[mine] = rows_CD[mine] @ gate_up_EJD[expert].T
+        gate, up = pre_CJ[mine].chunk(2, -1)
+        out_CD[mine] = F.silu(gate) * up @ down_EDF[expert].T
+    return (out_CD.view(*ids_NK.shape, -1) * weights_NK[..., None]).sum(1), pre_CJ
+
+
+def feed_forward_grad(
+    x_ND: Tensor, gate_up_EJD: Tensor, down_EDF: Tensor, ids_NK: Tensor, weights_NK: Tensor,
+    pre_CJ: Tensor, y_grad_ND: Tensor, *, learns: bool = True,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of x, the weights and both stacks of matrices, these two empty unless `learns`."""
+    top_k, weights_C1 = ids_NK.shape[1], weights_NK.view(-1, 1)
+    x_CD, y_grad_CD = (t.repeat_interleave(top_k, 0) for t in (x_ND, y_grad_ND))
+    x_grad_CD, weights_grad_C = torch.zeros_like(x_CD), torch.zeros_like(weights_C1[:, 0])
+    stacks = gate_up_EJD, down_EDF
+    gate_up_grad, down_grad = (t.new_zeros(t.shape if learns else 0) for t in stacks)
+    for expert, mine in _choices(ids_NK, len(gate_up_EJD)):
+        gate, up = pre_CJ[mine].chunk(2, -1)
+        sigmoid = gate.sigmoid()
+        activated = gate * sigmoid
+        hidden, hidden_grad = activated * up, y_grad_CD[mine] @ down_EDF[expert]
+        weights_grad_C[mine] = (hidden * hidden_grad).sum(-1)
+        hidden_grad = hidden_grad * weights_C1[mine]
+        gate_grad = hidden_grad * up * (sigmoid + activated * (1 - sigmoid))
+        pre_grad = torch.cat([gate_grad, hidden_grad * activated], -1)
+        x_grad_CD[mine] = pre_grad @ gate_up_EJD[expert]
+        if learns:
+            gate_up_grad[expert] = pre_grad.T @ x_CD[mine]
+            down_grad[expert] = (y_grad_CD[mine] * weights_C1[mine]).T @ hidden
+    x_grad = x_grad_CD.view(*ids_NK.shape, -1).sum(1)
+    return x_grad, weights_grad_C.view_as(weights_NK), gate_up_grad, down_grad
+
+
+def _choices(ids_NK: Tensor, experts: int) -> Iterator[tuple[int, Tensor]]:
+    """The choices n * K + k of every expert that has some."""
+    for expert in range(experts):
+        mine = (ids_NK.flatten() == expert).nonzero()[:, 0]
+        if len(mine):
+            yield expert, mine
 
 
 def decoder(shape: object, layers: object) -> None:

@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ingle.errors import ConfigError
+from ingle.models.layers.feedforward import feed_forward, suits
 from ingle.models.layers.moe import Experts
 
 
@@ -76,6 +77,11 @@ class ParallelExperts(Experts):
         """Rows lie by process, then by expert: grouped products want them by expert."""
         processes, local = received_WL.shape
         ids_A = torch.arange(local).repeat(processes).repeat_interleave(received_WL.flatten())
+        gate_up, down = self.gate_up_proj, self.down_proj
+        assert isinstance(gate_up, Tensor) and isinstance(down, Tensor)
+        if self.training and suits(rows_AD):
+            ids_A1, ones_A1 = ids_A[:, None].int(), rows_AD.new_ones(len(ids_A), 1)
+            return feed_forward(rows_AD, gate_up, down, ids_A1, ones_A1)
         order_A = torch.argsort(ids_A, stable=True)
         ends_L = received_WL.sum(0).cumsum(0).int()
         gate, up = self.gate_and_up(rows_AD[order_A], ends_L)

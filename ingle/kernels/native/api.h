@@ -139,6 +139,29 @@ struct ExpertsArgs {
   float* y;
 };
 
+// Feed-forward of training: see feedforward.cpp. Rows of `pre` and of the first weight: gate, then up.
+struct FeedForward {
+  const float* x;
+  index_t rows, width;
+  const int* ids;
+  const float* weights;
+  index_t top_k;
+  const float *gate_up, *down;
+  index_t experts, inner;
+};
+
+struct FeedForwardArgs {
+  FeedForward common;
+  float *pre, *y;
+};
+
+struct FeedForwardGradArgs {
+  FeedForward common;
+  const float *pre, *y_grad;
+  float *x_grad, *weights_grad, *gate_up_grad, *down_grad;
+  index_t learns;  // 0: without the last two
+};
+
 struct QuantizeArgs {
   const void* weight;
   index_t bf16, outs, inner, kind;
@@ -190,6 +213,8 @@ INGLE_API int ingle_gqa_attention(const GroupedArgs*);
 INGLE_API int ingle_route(const RouteArgs*);
 INGLE_API int ingle_mlp(const MlpArgs*);
 INGLE_API int ingle_experts(const ExpertsArgs*);
+INGLE_API int ingle_feed_forward(const FeedForwardArgs*);
+INGLE_API int ingle_feed_forward_grad(const FeedForwardGradArgs*);
 
 namespace {
 

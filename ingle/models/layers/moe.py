@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ingle.kernels import reference
 from ingle.kernels.quantized import Quantized
 from ingle.models.config import WithExperts
+from ingle.models.layers.feedforward import feed_forward, suits
 from ingle.models.layers.linear import Linear
 from ingle.weights.paging import LayerExperts
 
@@ -70,7 +71,16 @@ class MLP(nn.Module):
         self.down_proj = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.training and suits(x, self.gate_proj, self.up_proj, self.down_proj):
+            return self._at_once(x.flatten(0, -2)).view_as(x)
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+
+    def _at_once(self, x_ND: Tensor) -> Tensor:
+        """As a mixture of one expert, which every row chooses."""
+        gate, up, down = (m.weight for m in (self.gate_proj, self.up_proj, self.down_proj))
+        assert isinstance(gate, Tensor) and isinstance(up, Tensor) and isinstance(down, Tensor)
+        ids_N1, weights_N1 = torch.zeros(len(x_ND), 1).int(), x_ND.new_ones(len(x_ND), 1)
+        return feed_forward(x_ND, torch.cat([gate, up])[None], down[None], ids_N1, weights_N1)
 
     def step(self, x_ND: Tensor, k: ModuleType) -> Tensor:
         return k.mlp(x_ND, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
@@ -131,6 +141,8 @@ class Experts(nn.Module):
         gate_up, down = self.gate_up_proj, self.down_proj
         if isinstance(gate_up, Quantized) or isinstance(down, Quantized):
             return reference.experts(x_ND, ids_NK, weights_NK, gate_up, down)
+        if self.training and type(self) is Experts and suits(x_ND):
+            return feed_forward(x_ND, gate_up, down, ids_NK, weights_NK)
         top_k = ids_NK.shape[1]
         order = torch.argsort(ids_NK.flatten(), stable=True)
         ends_E = counts_E.cumsum(0).int()

@@ -1,0 +1,131 @@
+"""Feed-forward of training: native against reference, and both against autograd."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ingle.kernels import cpu, reference
+from ingle.models import build_model
+from ingle.models.layers.feedforward import feed_forward
+from ingle.training.presets import model_preset
+from tests.kernels.cases import near
+
+# tokens, width, inner, experts, chosen: none a multiple of a register block, an expert without
+# rows, more tokens than a block holds, a depth beyond one pass
+CASES = [
+    (1, 8, 8, 1, 1),
+    (7, 20, 12, 3, 2),
+    (100, 33, 17, 5, 3),
+    (5, 24, 40, 64, 2),
+    (2500, 40, 21, 4, 4),
+    (300, 530, 270, 2, 1),
+]
+cases = pytest.mark.parametrize("tokens,width,inner,experts,chosen", CASES)
+
+
+def inputs(tokens: int, width: int, inner: int, experts: int, chosen: int) -> list[Tensor]:
+    """x, both stacks, ids, weights and the gradient of y."""
+    random = torch.Generator().manual_seed(tokens * width)
+    x, grad = (torch.randn(tokens, width, generator=random) for _ in range(2))
+    gate_up = torch.randn(experts, 2 * inner, width, generator=random) / width**0.5
+    down = torch.randn(experts, width, inner, generator=random) / inner**0.5
+    ids = torch.rand(tokens, experts, generator=random).argsort(-1)[:, :chosen].int()
+    return [x, gate_up, down, ids, torch.rand(tokens, chosen, generator=random), grad]
+
+
+@cases
+def test_native_equals_reference(
+    tokens: int, width: int, inner: int, experts: int, chosen: int
+) -> None:
+    x, gate_up, down, ids, weights, grad = inputs(tokens, width, inner, experts, chosen)
+    given = x, gate_up, down, ids, weights
+    expected, actual = reference.feed_forward(*given), cpu.feed_forward(*given)
+    for mine, theirs in zip(actual, expected, strict=True):
+        near(mine, theirs)
+    wanted = reference.feed_forward_grad(*given, expected[1], grad)
+    found = cpu.feed_forward_grad(*given, actual[1], grad)
+    for mine, theirs in zip(found, wanted, strict=True):
+        near(mine, theirs)
+    frozen = cpu.feed_forward_grad(*given, actual[1], grad, learns=False)
+    assert torch.equal(frozen[0], found[0]) and torch.equal(frozen[1], found[1])
+    assert [t.numel() for t in frozen[2:]] == [0, 0]
+
+
+@cases
+def test_the_operator_is_what_torch_computes_token_by_token(
+    tokens: int, width: int, inner: int, experts: int, chosen: int
+) -> None:
+    x, gate_up, down, ids, weights, grad = (
+        t[:60] if len(t) == tokens else t for t in inputs(tokens, width, inner, experts, chosen)
+    )
+    leaves = [t.requires_grad_() for t in (x, gate_up, down, weights)]
+    y = feed_forward(x, gate_up, down, ids, weights)
+    rows = []
+    for n in range(len(x)):
+        parts = []
+        for k in range(chosen):
+            gate, up = (gate_up[ids[n, k]] @ x[n]).chunk(2)
+            parts.append(weights[n, k] * (down[ids[n, k]] @ (F.silu(gate) * up)))
+        rows.append(sum(parts))
+    plain = torch.stack(rows)  # type: ignore[arg-type]
+    near(y.detach(), plain.detach())
+    found, wanted = (torch.autograd.grad(out, leaves, grad) for out in (y, plain))
+    for mine, theirs in zip(found, wanted, strict=True):
+        near(mine, theirs)
+
+
+def test_the_threads_do_not_change_a_bit() -> None:
+    x, gate_up, down, ids, weights, grad = inputs(3000, 64, 32, 6, 2)
+    given = x, gate_up, down, ids, weights
+    before = cpu.get_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            cpu.set_threads(threads)
+            y, pre = cpu.feed_forward(*given)
+            results.append([y, pre, *cpu.feed_forward_grad(*given, pre, grad)])
+    finally:
+        cpu.set_threads(before)
+    for other in results[1:]:
+        assert all(torch.equal(a, b) for a, b in zip(results[0], other, strict=True))
+
+
+def test_a_token_alone_is_the_same_token_among_others() -> None:
+    x, gate_up, down, ids, weights, _ = inputs(3000, 64, 32, 6, 2)
+    together = cpu.feed_forward(x, gate_up, down, ids, weights)[0]
+    for n in (0, 17, 2999):
+        some = slice(n, n + 1)
+        alone = cpu.feed_forward(x[some], gate_up, down, ids[some].contiguous(), weights[some])[0]
+        assert torch.equal(alone[0], together[n])
+
+
+@pytest.mark.parametrize("wrong", [-1, 3])
+def test_an_id_that_names_no_expert_is_refused(wrong: int) -> None:
+    x, gate_up, down, ids, weights, grad = inputs(10, 8, 8, 3, 2)
+    pre = cpu.feed_forward(x, gate_up, down, ids, weights)[1]
+    ids[7, 1] = wrong
+    with pytest.raises(IndexError):
+        cpu.feed_forward(x, gate_up, down, ids, weights)
+    with pytest.raises(IndexError):
+        cpu.feed_forward_grad(x, gate_up, down, ids, weights, pre, grad)
+
+
+@pytest.mark.parametrize("frozen", ["", "mlp"])
+def test_a_model_in_training_computes_what_it_computes_otherwise(frozen: str) -> None:
+    """The products one by one are what runs outside training, and what is tested from outside."""
+    tokens = torch.randint(0, 512, (1, 200), generator=torch.Generator().manual_seed(0))
+    results = []
+    for training in (True, False):
+        model = build_model(model_preset("tiny"), seed=3).train(training)
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(not frozen or f".{frozen}." not in name)
+        logits = model.logits(model.hidden(tokens))
+        logits.logsumexp(-1).sum().backward()
+        results.append([logits.detach(), *(p.grad for p in model.parameters())])
+    for mine, theirs in zip(*results, strict=True):
+        assert (mine is None) == (theirs is None)
+        if mine is not None:
+            near(mine, theirs, 3e-5)
