@@ -24,6 +24,7 @@ from torch import Tensor
 
 from ingle.kernels import reference
 from ingle.kernels.build import build, runnable_targets
+from ingle.kernels.cpu_training import cross_entropy as cross_entropy
 from ingle.kernels.cpu_training import document_attention as document_attention
 from ingle.kernels.cpu_training import document_attention_grad as document_attention_grad
 from ingle.kernels.cpu_training import feed_forward as feed_forward

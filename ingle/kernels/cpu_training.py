@@ -1,8 +1,8 @@
-"""Native kernels that only training runs: attention over packed documents, feed-forward, and the
-gradients of both. As those in cpu.py they leave to `reference` what they do not take.
+"""Native kernels that only training runs: attention over packed documents, feed-forward, the loss,
+and the gradients of all three. As those in cpu.py they leave to `reference` what they do not take.
 
 Legend: T tokens of the stream, H heads, Q query width, V value width; N tokens, E experts,
-K chosen experts, C = N * K choices, D model width, F inner width, J = 2F.
+K chosen experts, C = N * K choices, D model width, F inner width, J = 2F, V vocabulary.
 """
 
 from __future__ import annotations
@@ -19,10 +19,13 @@ _documents_args = Struct("8qd2q").pack
 _documents_grad_args = Struct("8qd5q").pack
 _feed_forward_args = Struct("12q").pack
 _feed_forward_grad_args = Struct("17q").pack
+_cross_entropy_args = Struct("10q").pack
 
-_document_attention, _document_attention_grad, _feed_forward, _feed_forward_grad = map(
-    bound,
-    ("document_attention", "document_attention_grad", "feed_forward", "feed_forward_grad"),
+_document_attention, _document_attention_grad = map(
+    bound, ("document_attention", "document_attention_grad")
+)
+_feed_forward, _feed_forward_grad, _cross_entropy = map(
+    bound, ("feed_forward", "feed_forward_grad", "cross_entropy")
 )
 
 
@@ -91,6 +94,20 @@ def feed_forward_grad(
     inputs = *_feed_forward_fields(*given, ids), pre_CJ.data_ptr(), y_grad_ND.data_ptr()
     check(_feed_forward_grad(_feed_forward_grad_args(*inputs, *outputs)))
     return x, weights, gate_up, down
+
+
+def cross_entropy(
+    x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, learns: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """See `reference.cross_entropy`; raises IndexError for a target beyond the vocabulary."""
+    if not _fp32(x_ND, weight_VD):
+        return reference.cross_entropy(x_ND, weight_VD, targets_N, learns=learns)
+    targets, total, x_grad = ints(targets_N), x_ND.new_empty(()), torch.empty_like(x_ND)
+    weight_grad = weight_VD.new_empty(weight_VD.shape if learns else 0)
+    inputs = x_ND.data_ptr(), *x_ND.shape, weight_VD.data_ptr(), len(weight_VD), targets.data_ptr()
+    outputs = total.data_ptr(), x_grad.data_ptr(), weight_grad.data_ptr(), learns
+    check(_cross_entropy(_cross_entropy_args(*inputs, *outputs)))
+    return total, x_grad, weight_grad
 
 
 def _fp32(*tensors: Tensor) -> bool:

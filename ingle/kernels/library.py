@@ -19,7 +19,7 @@ _ABI_VERSION = 8  # ingle_abi_version in native/library.cpp
 _KERNELS = (
     "linear", "rms_norm", "rope", "write_latent", "mla_attention", "route", "mlp", "experts",
     "write_keys", "gqa_attention", "document_attention", "document_attention_grad",
-    "feed_forward", "feed_forward_grad", "decoder", "quantize",
+    "feed_forward", "feed_forward_grad", "cross_entropy", "decoder", "quantize",
 )  # fmt: skip
 
 

@@ -289,6 +289,21 @@ def feed_forward_grad(
     return x_grad, weights_grad_C.view_as(weights_NK), gate_up_grad, down_grad
 
 
+def cross_entropy(
+    x_ND: Tensor, weight_VD: Tensor, targets_N: Tensor, *, learns: bool = True
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Summed cross-entropy of `x @ weight.T` over rows whose target is not negative, a scalar, and
+    its gradients of x and of the weight, this one empty unless `learns`. V: vocabulary."""
+    trained_R = (targets_N >= 0).nonzero()[:, 0]
+    x_RD, targets_R = x_ND[trained_R], targets_N[trained_R].long()
+    logprobs_RV = (x_RD @ weight_VD.T).log_softmax(-1)
+    slope_RV = logprobs_RV.exp()
+    slope_RV[torch.arange(len(targets_R)), targets_R] -= 1
+    x_grad = torch.zeros_like(x_ND).index_copy(0, trained_R, slope_RV @ weight_VD)
+    total = -logprobs_RV.gather(1, targets_R[:, None]).sum()
+    return total, x_grad, slope_RV.T @ x_RD if learns else weight_VD.new_empty(0)
+
+
 def _choices(ids_NK: Tensor, experts: int) -> Iterator[tuple[int, Tensor]]:
     """The choices n * K + k of every expert that has some."""
     for expert in range(experts):

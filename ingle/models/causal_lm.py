@@ -115,12 +115,20 @@ class CausalLM(nn.Module):
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Final norm and head, on any shape [..., D]."""
-        return self._head(hidden, self.model.norm, self.lm_head)
+        return self._head(hidden, *self.head())
 
     def mtp_logits(self, hidden: Tensor) -> Tensor:
         """Norm and head of the MTP module."""
-        head = self._mtp().shared_head
-        return self._head(hidden, head.norm, head.head)
+        return self._head(hidden, *self.mtp_head())
+
+    def head(self) -> tuple[RMSNorm, Linear]:
+        """What `logits` is made of."""
+        return self.model.norm, self.lm_head
+
+    def mtp_head(self) -> tuple[RMSNorm, Linear]:
+        """What `mtp_logits` is made of."""
+        shared = self._mtp().shared_head
+        return shared.norm, shared.head
 
     def _head(self, hidden: Tensor, norm: RMSNorm, head: Linear) -> Tensor:
         if hidden.requires_grad or hidden.dim() != 2:

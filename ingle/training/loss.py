@@ -10,12 +10,23 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ingle.models.causal_lm import CausalLM
+from ingle.models.layers import crossentropy
+from ingle.models.layers.linear import Linear
+from ingle.models.layers.norm import RMSNorm
 from ingle.training.data import PackedBatch
 
 
-def mean_cross_entropy(logits: Tensor, targets: Tensor, count: Tensor) -> Tensor:
-    """Summed cross-entropy over targets other than -100, divided by `count`."""
-    total = F.cross_entropy(logits.flatten(0, -2).float(), targets.flatten(), reduction="sum")
+def mean_cross_entropy(
+    hidden_TD: Tensor, head: tuple[RMSNorm, Linear], targets_T: Tensor, count: Tensor
+) -> Tensor:
+    """Summed cross-entropy over targets other than -100, divided by `count`. hidden: before the
+    norm."""
+    norm, matrix = head
+    x_TD = norm(hidden_TD)
+    if crossentropy.suits(x_TD, matrix):
+        total = crossentropy.cross_entropy(x_TD, matrix, targets_T)
+    else:
+        total = F.cross_entropy(matrix(x_TD).float(), targets_T, reduction="sum")
     return total / count.clamp(min=1)
 
 
@@ -45,12 +56,12 @@ def training_loss(
     so any of them are a fair sample, and a share of them costs that share of its time.
     """
     hidden_1TD = model.hidden(batch.tokens_T[None], batch.starts_T)
-    main = mean_cross_entropy(model.logits(hidden_1TD)[0], batch.targets_T, counts[0])
+    main = mean_cross_entropy(hidden_1TD[0], model.head(), batch.targets_T, counts[0])
     if not mtp_tokens:
         return main, main.detach(), torch.zeros_like(main)
     some = slice(0, mtp_tokens)
     starts_T = batch.starts_T[some]
     next_T, after_T = shift_targets(batch.tokens_T[some], batch.targets_T[some], starts_T)
     mtp_hidden = model.mtp_hidden(hidden_1TD[:, some], next_T[None], starts_T)
-    mtp = mean_cross_entropy(model.mtp_logits(mtp_hidden)[0], after_T, counts[1])
+    mtp = mean_cross_entropy(mtp_hidden[0], model.mtp_head(), after_T, counts[1])
     return main + mtp_weight * mtp, main.detach(), mtp.detach()

@@ -162,6 +162,17 @@ struct FeedForwardGradArgs {
   index_t learns;  // 0: without the last two
 };
 
+// See crossentropy.cpp. Rows with a negative target have no loss.
+struct CrossEntropyArgs {
+  const float* x;
+  index_t rows, width;
+  const float* weight;
+  index_t vocabulary;
+  const int* targets;
+  float *total, *x_grad, *weight_grad;
+  index_t learns;  // 0: without the last one
+};
+
 struct QuantizeArgs {
   const void* weight;
   index_t bf16, outs, inner, kind;
@@ -213,6 +224,7 @@ INGLE_API int ingle_gqa_attention(const GroupedArgs*);
 INGLE_API int ingle_route(const RouteArgs*);
 INGLE_API int ingle_mlp(const MlpArgs*);
 INGLE_API int ingle_experts(const ExpertsArgs*);
+INGLE_API int ingle_cross_entropy(const CrossEntropyArgs*);
 INGLE_API int ingle_feed_forward(const FeedForwardArgs*);
 INGLE_API int ingle_feed_forward_grad(const FeedForwardGradArgs*);
 

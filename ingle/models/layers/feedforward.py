@@ -68,7 +68,9 @@ _feed_forward.register_autograd(_backward, setup_context=_save)
 
 def suits(x: Tensor, *matrices: nn.Module) -> bool:
     """Whether `feed_forward` takes these activations, and the matrices are plain parameters."""
-    plain = all(type(m) is Linear and isinstance(m.weight, Tensor) for m in matrices)
+    plain = all(
+        type(m) is Linear and isinstance(m.weight, Tensor) and m.bias is None for m in matrices
+    )
     return x.is_cpu and x.dtype == torch.float32 and plain
 
 

@@ -179,7 +179,7 @@ class Answers:
         trained_T = batch.targets_T != -100
         hidden_TD = model.hidden(batch.tokens_T[None], batch.starts_T)[0]
         loss = mean_cross_entropy(
-            model.logits(hidden_TD[trained_T]), batch.targets_T[trained_T], counts[0]
+            hidden_TD[trained_T], model.head(), batch.targets_T[trained_T], counts[0]
         )
         return loss, torch.stack([loss.detach(), torch.zeros(())])
 
