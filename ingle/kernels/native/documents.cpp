@@ -56,6 +56,11 @@ void transpose(const float* from, index_t ldf, index_t rows, index_t cols, float
     }
 }
 
+// Rows of one head side by side: as they lie, whole heads apart, few of them fit the cache at once.
+void gather(const float* from, index_t ldf, index_t rows, index_t cols, float* to, index_t ldt) {
+  for (index_t r = 0; r < rows; r++) std::memcpy(to + r * ldt, from + r * ldf, cols * sizeof(float));
+}
+
 // The lanes of the last vector of `seen` keys that count.
 vi counted(index_t seen) {
   vi lane;
@@ -94,8 +99,9 @@ void attend(const DocumentsArgs& a, const Document& d, index_t head, float* scra
   const float* q = a.q + d.begin * step + head * a.width;
   const float* k = a.k + d.begin * step + head * a.width;
   const float* v = a.v + d.begin * out + head * a.value;
-  float *k_t = scratch, *scores = k_t + a.width * ld;
+  float *k_t = scratch, *near_v = k_t + a.width * ld, *scores = near_v + a.value * ld;
   transpose(k, step, length, a.width, k_t, ld);
+  gather(v, out, length, a.value, near_v, a.value);
   for (index_t r0 = 0; r0 < length; r0 += QUERIES) {
     index_t rows = std::min<index_t>(QUERIES, length - r0), keys = r0 + rows;
     float* y = a.y + (d.begin + r0) * out + head * a.value;
@@ -106,7 +112,7 @@ void attend(const DocumentsArgs& a, const Document& d, index_t head, float* scra
       a.log_sum[(d.begin + r0 + r) * a.heads + head] = sums.log;
       factors[r] = sums.factor;
     }
-    axpy_block(scores, ld, rows, v, out, int(keys), int(a.value), y, out, false);
+    axpy_block(scores, ld, rows, near_v, a.value, int(keys), int(a.value), y, out, false);
     for (index_t r = 0; r < rows; r++)  // shorter than the row of weights
       for (index_t c = 0; c < a.value; c++) y[r * out + c] *= factors[r];
   }
@@ -136,7 +142,9 @@ void attend_grad(const DocumentsGradArgs& a, const Document& d, index_t head, fl
   index_t in_at = d.begin * step + head * a.width, out_at = d.begin * out + head * a.value;
   const float *q = a.q + in_at, *k = a.k + in_at, *v = a.v + out_at, *y_grad = a.y_grad + out_at;
   float *k_t = scratch, *v_t = k_t + a.width * ld, *weights = v_t + a.value * ld;
-  float* slope = weights + QUERIES * ld;
+  float *slope = weights + QUERIES * ld, *near_k = slope + QUERIES * ld;
+  float *k_grad = near_k + a.width * ld, *v_grad = k_grad + a.width * ld;
+  gather(k, step, length, a.width, near_k, a.width);
   transpose(k, step, length, a.width, k_t, ld);
   transpose(v, out, length, a.value, v_t, ld);
   for (index_t r0 = 0; r0 < length; r0 += QUERIES) {
@@ -147,15 +155,17 @@ void attend_grad(const DocumentsGradArgs& a, const Document& d, index_t head, fl
     for (index_t r = 0; r < rows; r++)
       softmax_grad(weights + r * ld, slope + r * ld, r0 + r + 1, keys, float(a.scale),
                    a.log_sum[(d.begin + r0 + r) * a.heads + head]);
-    axpy_block(slope, ld, rows, k, step, int(keys), int(a.width), a.q_grad + in_at + r0 * step, step, false);
+    axpy_block(slope, ld, rows, near_k, a.width, int(keys), int(a.width), a.q_grad + in_at + r0 * step, step, false);
     // the keys this pass sees first are written, earlier ones added to
     auto give = [&](const float* from, const float* rows_of, index_t stride, index_t cols, float* to) {
-      axpy_turned(from, ld, r0, rows_of, stride, int(rows), int(cols), to, stride, true);
-      axpy_turned(from + r0, ld, rows, rows_of, stride, int(rows), int(cols), to + r0 * stride, stride, false);
+      axpy_turned(from, ld, r0, rows_of, stride, int(rows), int(cols), to, cols, true);
+      axpy_turned(from + r0, ld, rows, rows_of, stride, int(rows), int(cols), to + r0 * cols, cols, false);
     };
-    give(weights, y0, out, a.value, a.v_grad + out_at);
-    give(slope, q0, step, a.width, a.k_grad + in_at);
+    give(weights, y0, out, a.value, v_grad);
+    give(slope, q0, step, a.width, k_grad);
   }
+  gather(k_grad, a.width, length, a.width, a.k_grad + in_at, step);
+  gather(v_grad, a.value, length, a.value, a.v_grad + out_at, out);
 }
 
 // Run body(document, head, scratch) for all; `lines` are scratch rows as long as the document.
@@ -177,11 +187,11 @@ int for_each_head(const Args& a, index_t lines, double passes, Body body) {
 }  // namespace
 
 INGLE_API int ingle_document_attention(const DocumentsArgs* a) {
-  return guarded([&] { return for_each_head(*a, a->width + QUERIES, 1.0, attend); });
+  return guarded([&] { return for_each_head(*a, a->width + a->value + QUERIES, 1.0, attend); });
 }
 
 INGLE_API int ingle_document_attention_grad(const DocumentsGradArgs* a) {
   return guarded([&] {
-    return for_each_head(*a, a->width + a->value + 2 * QUERIES, 2.5, attend_grad);
+    return for_each_head(*a, 3 * a->width + 2 * a->value + 2 * QUERIES, 2.5, attend_grad);
   });
 }
