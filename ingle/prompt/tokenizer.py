@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +80,11 @@ class Tokenizer:
         """
         ids: list[int] = self._plain.encode(well_formed(text), add_special_tokens=False).ids
         return ids
+
+    @cached_property
+    def line_end(self) -> list[int]:
+        """Ids of the end of a line, of which every worked example has one by itself."""
+        return self.encode("\n")
 
     def least_tokens(self, characters: int) -> int:
         """Tokens that a text so long has at least, known without looking at it.

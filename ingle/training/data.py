@@ -71,7 +71,7 @@ def encode_answer(problem: Problem, tokenizer: Tokenizer) -> list[int]:
 def raw_prompt(question: str, tokenizer: Tokenizer) -> list[int]:
     """How a worked example begins: all that a raw base can be asked by."""
     opening = [tokenizer.bos_id, *tokenizer.encode(question + "\n")]
-    return [*opening, tokenizer.special("<think>"), *tokenizer.encode("\n")]
+    return [*opening, tokenizer.special("<think>"), *tokenizer.line_end]
 
 
 def pretrain_document(problem: Problem, tokenizer: Tokenizer) -> Document:
@@ -219,23 +219,25 @@ def pack(documents: Iterator[Document], length: int, longest: int, pad_id: int) 
 
     A document of more than `longest` tokens is skipped.
     """
-    tokens = torch.full((length,), pad_id)
-    targets = torch.full((length,), -100)
-    starts = torch.arange(length, dtype=torch.int32)
-    start = 0
+    tokens: list[int] = []
+    targets: list[int] = []
+    starts: list[int] = []
     for document in documents:
-        size = len(document.tokens)
-        if size > longest:
+        size, start = len(document.tokens), len(tokens)
+        if not size or size > longest:
             continue
-        end = start + size
-        if end > length:
-            return PackedBatch(tokens, targets, starts)
-        ids = torch.tensor(document.tokens)
-        tokens[start:end] = ids
-        trained = torch.tensor(document.train[1:])
-        targets[start : end - 1] = torch.where(trained, ids[1:], -100)
-        starts[start:end] = start
-        start = end
+        if start + size > length:
+            padding = length - start
+            tokens += [pad_id] * padding
+            targets += [-100] * padding
+            starts += range(start, length)
+            starts_T = torch.tensor(starts, dtype=torch.int32)
+            return PackedBatch(torch.tensor(tokens), torch.tensor(targets), starts_T)
+        tokens += document.tokens
+        following = zip(document.tokens[1:], document.train[1:], strict=True)
+        targets += [token if trained else -100 for token, trained in following]
+        targets.append(-100)
+        starts += [start] * size
     raise AssertionError("documents never end")
 
 

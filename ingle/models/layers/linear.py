@@ -28,6 +28,16 @@ class Linear(nn.Module):
         return F.linear(x, self.weight, self.bias)
 
 
+def both(x: Tensor, first: Linear, second: Linear) -> tuple[Tensor, Tensor]:
+    """Two matrices applied to the same input; in training as one product, which reads it once."""
+    alike = all(type(m) is Linear and isinstance(m.weight, Tensor) for m in (first, second))
+    if not first.training or not alike or first.bias is not None or second.bias is not None:
+        return first(x), second(x)
+    assert isinstance(first.weight, Tensor) and isinstance(second.weight, Tensor)
+    y = F.linear(x, torch.cat([first.weight, second.weight]))
+    return y.tensor_split([first.weight.shape[0]], -1)  # type: ignore[return-value]
+
+
 class Embedding(nn.Module):
     """Rows of a table."""
 

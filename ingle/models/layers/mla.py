@@ -18,7 +18,7 @@ from ingle.kernels.library import Weight
 from ingle.models.batch import StepBatch
 from ingle.models.config import WithMLA
 from ingle.models.layers.documents import document_attention
-from ingle.models.layers.linear import Linear
+from ingle.models.layers.linear import Linear, both
 from ingle.models.layers.norm import RMSNorm
 from ingle.models.layers.rope import rotate, softmax_scale
 
@@ -51,15 +51,15 @@ class MLA(nn.Module):
         """Naive path. starts_T: None for one document a row; B is 1 where it is given."""
         c = self.config
         heads, nope = c.num_attention_heads, c.qk_nope_head_dim
-        if c.q_lora_rank is None:
-            q = self.q_proj(x_BTD)
-        else:
-            q = self.q_b_proj(self.q_a_layernorm(self.q_a_proj(x_BTD)))
+        first = self.q_proj if c.q_lora_rank is None else self.q_a_proj
+        q, latent_and_key = both(x_BTD, first, self.kv_a_proj_with_mqa)
+        if c.q_lora_rank is not None:
+            q = self.q_b_proj(self.q_a_layernorm(q))
         q_BTHQ = q.unflatten(-1, (heads, -1))
         cos, sin = cos_TR[:, None], sin_TR[:, None]  # the same for every head
         q_BTHQ = torch.cat([q_BTHQ[..., :nope], rotate(q_BTHQ[..., nope:], cos, sin)], -1)
 
-        latent, key = self.kv_a_proj_with_mqa(x_BTD).split([c.kv_lora_rank, c.qk_rope_head_dim], -1)
+        latent, key = latent_and_key.split([c.kv_lora_rank, c.qk_rope_head_dim], -1)
         kv_BTHX = self.kv_b_proj(self.kv_a_layernorm(latent)).unflatten(-1, (heads, -1))
         k_nope, v_BTHV = kv_BTHX.split([nope, c.v_head_dim], -1)
         k_rope = rotate(key, cos_TR, sin_TR)[..., None, :].expand(-1, -1, heads, -1)
