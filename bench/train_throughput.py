@@ -19,7 +19,8 @@ streams. A third row is that loop as shipped, with the MTP loss on an eighth of 
 balanced routers; MTP is then no work that counts. The fourth is the matrix products of a step
 alone, by torch.mm in their own shapes, a process of one thread for each stream: a step in which
 attention, norms, routing, loss and optimiser cost nothing. How much faster than the peer that is,
-is printed as the bound: no ratio above it is to be had with these products.
+is printed as the bound: no ratio above it is to be had with torch's products. Ours are partly of
+our own (kernels/native/panels.h).
 
 Work of a step, in FLOPs, is what the mathematics needs, whatever either side computes besides:
 

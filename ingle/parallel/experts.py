@@ -67,25 +67,25 @@ class ParallelExperts(Experts):
         sent, received = sent_WL.sum(1).tolist(), received_WL.sum(1).tolist()
 
         rows_AD = _Exchange.apply(x_ND[order_M // top_k], sent, received, self.group)
-        done_AD = self._local(rows_AD, received_WL)
+        weights_M1 = weights_NK.flatten()[order_M, None]
+        weights_A1 = _Exchange.apply(weights_M1, sent, received, self.group)
+        done_AD = self._local(rows_AD, weights_A1, received_WL)
         done_MD = _Exchange.apply(done_AD, received, sent, self.group)
-
-        done_MD = done_MD * weights_NK.flatten()[order_M, None].to(done_MD.dtype)
         return done_MD[_inverse(order_M)].unflatten(0, (-1, top_k)).sum(1)
 
-    def _local(self, rows_AD: Tensor, received_WL: Tensor) -> Tensor:
+    def _local(self, rows_AD: Tensor, weights_A1: Tensor, received_WL: Tensor) -> Tensor:
         """Rows lie by process, then by expert: grouped products want them by expert."""
         processes, local = received_WL.shape
         ids_A = torch.arange(local).repeat(processes).repeat_interleave(received_WL.flatten())
         gate_up, down = self.gate_up_proj, self.down_proj
         assert isinstance(gate_up, Tensor) and isinstance(down, Tensor)
         if self.training and suits(rows_AD):
-            ids_A1, ones_A1 = ids_A[:, None].int(), rows_AD.new_ones(len(ids_A), 1)
-            return feed_forward(rows_AD, gate_up, down, ids_A1, ones_A1)
+            return feed_forward(rows_AD, gate_up, down, ids_A[:, None].int(), weights_A1)
         order_A = torch.argsort(ids_A, stable=True)
         ends_L = received_WL.sum(0).cumsum(0).int()
         gate, up = self.gate_and_up(rows_AD[order_A], ends_L)
-        return self.down(F.silu(gate) * up, ends_L)[_inverse(order_A)]
+        out_AD = self.down(F.silu(gate) * up, ends_L)[_inverse(order_A)]
+        return out_AD * weights_A1.to(out_AD.dtype)
 
 
 def _inverse(order: Tensor) -> Tensor:

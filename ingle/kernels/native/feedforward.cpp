@@ -18,7 +18,7 @@
 namespace {
 
 constexpr index_t BLOCK_FLOATS = 48 * 1024;  // of x in a block of tokens
-constexpr index_t DEPTH = 184;               // choices per pass of the matrices' gradients: lines of panels share no set
+constexpr index_t DEPTH = 184;  // choices per pass of the matrices' gradients: panels so apart share no set
 
 typedef std::vector<index_t> Choices;
 

@@ -42,7 +42,8 @@ template <int R, class Factor>
   }
 }
 
-// y[c] = sums, or y[c] + factor * sums, for the first `cols` of a panel's columns.
+// y[c] = sums, or y[c] + factor * sums, for the first `cols` of a panel's columns; rounded twice, so that
+// a sum over the experts of a token is the same where each of them is computed elsewhere.
 template <bool ADD>
 [[gnu::always_inline]] inline void give(const Sums& sums, float factor, float* y, int cols) {
   UNROLL
@@ -50,9 +51,9 @@ template <bool ADD>
     float* to = y + v * VEC;
     int part = cols - v * VEC;
     if (part >= VEC)
-      store(to, ADD ? fma(splat(factor), sums[v], load(to)) : sums[v]);
+      store(to, ADD ? load(to) + splat(factor) * sums[v] : sums[v]);
     else if (part > 0)
-      store_part(to, ADD ? fma(splat(factor), sums[v], load_part(to, part)) : sums[v], part);
+      store_part(to, ADD ? load_part(to, part) + splat(factor) * sums[v] : sums[v], part);
   }
 }
 

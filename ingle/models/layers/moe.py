@@ -134,7 +134,8 @@ class Experts(nn.Module):
         self.down_proj = nn.Parameter(torch.empty(experts, width, inner))
 
     def forward(self, x_ND: Tensor, ids_NK: Tensor, weights_NK: Tensor, counts_E: Tensor) -> Tensor:
-        """Sort rows by expert, one grouped product for each of the two weights, scatter back.
+        """Sort rows by expert, one grouped product for each of the two weights, scatter back; in
+        fp32 training on a CPU all of that as one operator.
 
         counts_E: rows of each expert. Nothing is dropped and nothing is padded.
         """
