@@ -8,6 +8,7 @@ shipped model holds them as one token each, and their spelling can only be learn
 from __future__ import annotations
 
 import random
+from functools import cache
 
 KNOWN_SHARE, MADE_UP_SHARE = 0.2, 0.4
 
@@ -136,9 +137,13 @@ def draw_word(rng: random.Random, shortest: int, longest: int) -> str:
     draw = rng.random()
     if draw < MADE_UP_SHARE:
         return make_up(rng, length)
-    source = KNOWN if draw < MADE_UP_SHARE + KNOWN_SHARE else COMMON
-    words = [word for word in source if len(word) == length]
+    words = _of_length(draw < MADE_UP_SHARE + KNOWN_SHARE, length)
     return rng.choice(words) if words else make_up(rng, length)
+
+
+@cache
+def _of_length(known: bool, length: int) -> list[str]:
+    return [word for word in (KNOWN if known else COMMON) if len(word) == length]
 
 
 def make_up(rng: random.Random, length: int) -> str:
