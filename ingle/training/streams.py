@@ -101,10 +101,12 @@ class Streams:
 
     def gradient(self, jobs: Sequence[Any], ahead: Sequence[Any] = ()) -> StepLoss:
         """Add the gradient of a step, a job for each stream, to `model`, and the step's expert
-        loads to the model's counters."""
-        mine = jobs[: len(jobs) - len(self.helpers)]
-        for helper, job in zip(self.helpers, jobs[len(mine) :], strict=True):
-            helper.pipe.send(job)
+        loads to the model's counters. ahead: jobs of later steps, of which each process draws its
+        next ones while it would only wait."""
+        own = len(jobs) - len(self.helpers)
+        mine, theirs, later = jobs[:own], jobs[own:], ahead[own : len(jobs)]
+        for i, (helper, job) in enumerate(zip(self.helpers, theirs, strict=True)):
+            helper.pipe.send((job, later[i : i + 1]))
         streams = [self.compute.batches(job) for job in mine]
         counted = [self.compute.count(batches) for batches in streams]
         counted += [helper.receive() for helper in self.helpers]
@@ -114,6 +116,9 @@ class Streams:
         parts = []
         for batches in streams:
             parts.append(self._add(batches, counts))
+        for job in ahead[:own]:
+            if any(not helper.pipe.poll() for helper in self.helpers):
+                self.compute.draw(job)
         for helper in self.helpers:
             parts.append(helper.receive())
             helper.add_to(self.model)
@@ -139,13 +144,21 @@ class _Gradient:
     ) -> None:
         self.model, self.algorithm = model, algorithm
         self.tokenizer = Tokenizer.load(tokenizer_folder)
+        self.drawn: list[tuple[Any, list[Any]]] = []  # ahead of their step, with their jobs
         self.loss: Callable = algorithm.loss
         if compiled:
             model.tables()  # code for a model without them would be compiled anew once it has them
             self.loss = torch.compile(algorithm.loss, dynamic=False)
 
     def batches(self, job: Any) -> list[Any]:
+        if self.drawn and self.drawn[0][0] == job:
+            return self.drawn.pop(0)[1]
+        self.drawn.clear()  # of a step that never came
         return self.algorithm.batches(job, self.tokenizer)
+
+    def draw(self, job: Any) -> None:
+        """Have the batches of a later step ready."""
+        self.drawn.append((job, self.algorithm.batches(job, self.tokenizer)))
 
     def count(self, batches: list[Any]) -> Tensor:
         return torch.stack([self.algorithm.counts(batch) for batch in batches]).sum(0)
@@ -230,7 +243,8 @@ def _help(
     compute = _Gradient(model, algorithm, folder, compiled)
     try:
         while True:
-            batches = compute.batches(pipe.recv())
+            job, later = pipe.recv()
+            batches = compute.batches(job)
             pipe.send(compute.count(batches).tolist())
             parts = compute(batches, torch.tensor(pipe.recv()))
             parameters = list(model.parameters())
@@ -242,5 +256,7 @@ def _help(
                 load.copy_(mine)
                 mine.zero_()
             pipe.send(parts.tolist())
+            for job in later:
+                compute.draw(job)
     except (EOFError, BrokenPipeError, KeyboardInterrupt):
         return  # the parent has ended

@@ -31,6 +31,10 @@ def gradients(model: CausalLM) -> list[torch.Tensor]:
     return [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
 
+def jobs_of(step: int) -> list[tuple[int, int]]:
+    return [(step, stream) for stream in range(3)]
+
+
 def logged_losses(folder: Path) -> list[tuple[float, float]]:
     lines = (folder / "metrics.jsonl").read_text("utf-8").splitlines()[1:]
     return [(entry["loss"], entry["grad_norm"]) for entry in map(json.loads, lines)]
@@ -54,6 +58,25 @@ def test_helpers_give_the_gradient_of_one_process_to_the_last_bit(tmp_path: Path
         assert losses == alone[0]
         assert all(torch.equal(a, b) for a, b in zip(grads, alone[1], strict=True))
         assert all(torch.equal(a, b) for a, b in zip(loads, alone[2], strict=True))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("processes", [1, 2])
+def test_batches_drawn_ahead_change_nothing(processes: int, tmp_path: Path) -> None:
+    """Also where the next step is another than was announced, or comes twice."""
+    write_tokenizer(RUN, tmp_path)
+    steps = [(4, 5), (5, 9), (7, 8), (8, 8), (8, 3)]  # a step, and which one is announced with it
+    found = []
+    for announced in (True, False):
+        model = build_model(RUN.model, kernels="reference").train()
+        with Streams(model, RUN.algorithm(), 3, tmp_path, False, processes) as streams:
+            losses = [
+                streams.gradient(jobs_of(step), jobs_of(later) if announced else ())
+                for step, later in steps
+            ]
+        found.append((losses, gradients(model)))
+    assert found[0][0] == found[1][0]
+    assert all(torch.equal(a, b) for a, b in zip(found[0][1], found[1][1], strict=True))
 
 
 @pytest.mark.slow
