@@ -29,6 +29,10 @@ from ingle.kernels.cpu_training import document_attention as document_attention
 from ingle.kernels.cpu_training import document_attention_grad as document_attention_grad
 from ingle.kernels.cpu_training import feed_forward as feed_forward
 from ingle.kernels.cpu_training import feed_forward_grad as feed_forward_grad
+from ingle.kernels.cpu_training import latent_attention as latent_attention
+from ingle.kernels.cpu_training import latent_attention_grad as latent_attention_grad
+from ingle.kernels.cpu_training import projections as projections
+from ingle.kernels.cpu_training import projections_grad as projections_grad
 from ingle.kernels.decoder import decoder as decoder
 from ingle.kernels.library import LIBRARY, REASON, Weight, alike, bound, check, ints, native, stored
 

@@ -1,12 +1,14 @@
 """Native kernels that only training runs: attention over packed documents, feed-forward, the loss,
 and the gradients of all three. As those in cpu.py they leave to `reference` what they do not take.
 
-Legend: T tokens of the stream, H heads, Q query width, V value width; N tokens, E experts,
+Legend: T tokens of the stream, H heads, Q query width, V value width, R rotary width, P = R/2,
+X = Q - R + V; N tokens, E experts,
 K chosen experts, C = N * K choices, D model width, F inner width, J = 2F, V vocabulary.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from struct import Struct
 
 import torch
@@ -15,15 +17,16 @@ from torch import Tensor
 from ingle.kernels import reference
 from ingle.kernels.library import alike, bound, check, ints, native
 
-_documents_args = Struct("8qd2q").pack
-_documents_grad_args = Struct("8qd5q").pack
+_attention_args = Struct("14qd7q").pack
+_attention_grad_args = Struct("14qd17q").pack
+_projection_args = Struct("9q").pack
+_projection_grad_args = Struct("13q").pack
 _feed_forward_args = Struct("12q").pack
 _feed_forward_grad_args = Struct("17q").pack
 _cross_entropy_args = Struct("10q").pack
 
-_document_attention, _document_attention_grad = map(
-    bound, ("document_attention", "document_attention_grad")
-)
+_attention, _attention_grad = map(bound, ("document_attention", "document_attention_grad"))
+_projection, _projection_grad = map(bound, ("projection", "projection_grad"))
 _feed_forward, _feed_forward_grad, _cross_entropy = map(
     bound, ("feed_forward", "feed_forward_grad", "cross_entropy")
 )
@@ -41,9 +44,9 @@ def document_attention(
         return reference.document_attention(q_THQ, k_THQ, v_THV, starts_T, scale)
     q, starts = q_THQ.contiguous(), ints(starts_T)
     y, log_sum = torch.empty_like(v_THV), q.new_empty(q.shape[:2])
-    inputs = q.data_ptr(), k_THQ.data_ptr(), v_THV.data_ptr(), *q.shape, v_THV.shape[2]
+    rows = *_heads(q), *_heads(k_THQ), *_heads(v_THV), *q.shape, v_THV.shape[2]
     outputs = y.data_ptr(), log_sum.data_ptr()
-    check(_document_attention(_documents_args(*inputs, starts.data_ptr(), scale, *outputs)))
+    check(_attention(_attention_args(*rows, starts.data_ptr(), scale, *_UNTURNED, *outputs)))
     return y, log_sum
 
 
@@ -58,12 +61,69 @@ def document_attention_grad(
         )
     q, starts, y_grad = q_THQ.contiguous(), ints(starts_T), y_grad_THV.contiguous()
     grads = torch.empty_like(q), torch.empty_like(k_THQ), torch.empty_like(v_THV)
-    inputs = q.data_ptr(), k_THQ.data_ptr(), v_THV.data_ptr(), *q.shape, v_THV.shape[2]
-    given = log_sum_TH.data_ptr(), y_grad.data_ptr()
-    outputs = (grad.data_ptr() for grad in grads)
-    packed = _documents_grad_args(*inputs, starts.data_ptr(), scale, *given, *outputs)
-    check(_document_attention_grad(packed))
+    rows = *_heads(q), *_heads(k_THQ), *_heads(v_THV), *q.shape, v_THV.shape[2]
+    given = starts.data_ptr(), scale, *_UNTURNED, log_sum_TH.data_ptr(), y_grad.data_ptr()
+    outputs = *(part for grad in grads for part in _heads(grad)), 0
+    check(_attention_grad(_attention_grad_args(*rows, *given, *outputs)))
     return grads
+
+
+def latent_attention(
+    q_THQ: Tensor, kv_THX: Tensor, key_TR: Tensor, cos_TP: Tensor, sin_TP: Tensor,
+    starts_T: Tensor, scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """See `reference.latent_attention`; raises IndexError as `document_attention`."""
+    given = q_THQ, kv_THX, key_TR, cos_TP, sin_TP, starts_T
+    if not _fp32(q_THQ, kv_THX, cos_TP, sin_TP) or not _rows_fit(key_TR):
+        return reference.latent_attention(*given, scale)
+    starts, (tokens, heads, width) = ints(starts_T), q_THQ.shape
+    y = q_THQ.new_empty(tokens, heads, kv_THX.shape[2] - width + key_TR.shape[1])
+    log_sum = q_THQ.new_empty(tokens, heads)
+    fields = _latent_fields(*given[:5], starts, scale)
+    check(_attention(_attention_args(*fields, y.data_ptr(), log_sum.data_ptr())))
+    return y, log_sum
+
+
+def latent_attention_grad(
+    q_THQ: Tensor, kv_THX: Tensor, key_TR: Tensor, cos_TP: Tensor, sin_TP: Tensor,
+    starts_T: Tensor, scale: float, log_sum_TH: Tensor, y_grad_THV: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of q, kv and key of `latent_attention`."""
+    given = q_THQ, kv_THX, key_TR, cos_TP, sin_TP, starts_T
+    if not _fp32(q_THQ, kv_THX, cos_TP, sin_TP, log_sum_TH, y_grad_THV) or not _rows_fit(key_TR):
+        return reference.latent_attention_grad(*given, scale, log_sum_TH, y_grad_THV)
+    starts, plain = ints(starts_T), q_THQ.shape[2] - key_TR.shape[1]
+    q_grad, kv_grad = torch.empty_like(q_THQ), torch.empty_like(kv_THX)
+    key_grad = key_TR.new_empty(key_TR.shape)
+    parts = *_heads(q_grad), *_heads(kv_grad), *_heads(kv_grad[..., plain:])
+    outputs = log_sum_TH.data_ptr(), y_grad_THV.data_ptr(), *parts, key_grad.data_ptr()
+    fields = _latent_fields(*given[:5], starts, scale)
+    check(_attention_grad(_attention_grad_args(*fields, *outputs)))
+    return q_grad, kv_grad, key_grad
+
+
+def projections(x_NI: Tensor, *weights_OI: Tensor) -> tuple[Tensor, ...]:
+    """See `reference.projections`."""
+    if not _fp32(x_NI, *weights_OI):
+        return reference.projections(x_NI, *weights_OI)
+    found = tuple(x_NI.new_empty(len(x_NI), len(weight)) for weight in weights_OI)
+    fields = *_projection_fields(x_NI, weights_OI), *_two(found)
+    check(_projection(_projection_args(*fields)))
+    return found
+
+
+def projections_grad(
+    x_NI: Tensor, weights_OI: Sequence[Tensor], y_grads_NO: Sequence[Tensor], *, learns: bool = True
+) -> tuple[Tensor, ...]:
+    """See `reference.projections_grad`."""
+    if not _fp32(x_NI, *weights_OI, *y_grads_NO):
+        return reference.projections_grad(x_NI, weights_OI, y_grads_NO, learns=learns)
+    x_grad = torch.empty_like(x_NI)
+    grads = tuple(weight.new_empty(weight.shape if learns else 0) for weight in weights_OI)
+    outputs = x_grad.data_ptr(), *_two(grads), learns
+    fields = *_projection_fields(x_NI, weights_OI), *_two(y_grads_NO), *outputs
+    check(_projection_grad(_projection_grad_args(*fields)))
+    return x_grad, *grads
 
 
 def feed_forward(
@@ -112,6 +172,41 @@ def cross_entropy(
 
 def _fp32(*tensors: Tensor) -> bool:
     return native(*tensors[:2]) and alike(*tensors) and all(t.is_contiguous() for t in tensors)
+
+
+_UNTURNED = (0,) * 5  # queries and keys of document_attention are complete
+
+
+def _heads(x_THV: Tensor) -> tuple[int, int, int]:
+    """The struct Heads of native/api.h."""
+    return x_THV.data_ptr(), x_THV.stride(0), x_THV.stride(1)
+
+
+def _rows_fit(x: Tensor) -> bool:
+    return x.dtype is torch.float32 and x.is_cpu and x.stride(1) == 1
+
+
+def _latent_fields(
+    q: Tensor, kv: Tensor, key: Tensor, cos: Tensor, sin: Tensor, starts: Tensor, scale: float
+) -> tuple[float, ...]:
+    """The struct Documents of native/api.h."""
+    rotary, plain = key.shape[1], q.shape[2] - key.shape[1]
+    return (
+        *_heads(q), *_heads(kv), *_heads(kv[..., plain:]), *q.shape, kv.shape[2] - plain,
+        starts.data_ptr(), scale, rotary, key.data_ptr(), key.stride(0), cos.data_ptr(),
+        sin.data_ptr(),
+    )  # fmt: skip
+
+
+def _two(tensors: Sequence[Tensor]) -> tuple[int, ...]:
+    """The addresses of one or two tensors."""
+    return tensors[0].data_ptr(), tensors[1].data_ptr() if len(tensors) > 1 else 0
+
+
+def _projection_fields(x: Tensor, weights: Sequence[Tensor]) -> tuple[int, ...]:
+    """The struct Projection of native/api.h."""
+    outs = len(weights[0]), len(weights[1]) if len(weights) > 1 else 0
+    return x.data_ptr(), *x.shape, *_two(weights), *outs
 
 
 def _feed_forward_fields(

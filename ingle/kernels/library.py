@@ -15,11 +15,12 @@ from torch import Tensor
 from ingle.kernels.build import SOURCES, runnable_targets
 from ingle.kernels.quantized import Quantized
 
-_ABI_VERSION = 8  # ingle_abi_version in native/library.cpp
+_ABI_VERSION = 9  # ingle_abi_version in native/library.cpp
 _KERNELS = (
     "linear", "rms_norm", "rope", "write_latent", "mla_attention", "route", "mlp", "experts",
     "write_keys", "gqa_attention", "document_attention", "document_attention_grad",
-    "feed_forward", "feed_forward_grad", "cross_entropy", "decoder", "quantize",
+    "projection", "projection_grad", "feed_forward", "feed_forward_grad", "cross_entropy",
+    "decoder", "quantize",
 )  # fmt: skip
 
 
@@ -111,7 +112,7 @@ def native(x: Tensor, weight: Tensor) -> bool:
 
 
 def alike(first: Tensor, *others: Tensor) -> bool:
-    """Whether other weights are stored as the first one is, which `_native` has looked at."""
+    """Whether other weights are stored as the first one is, which `native` has looked at."""
     kind = first.dtype
     for other in others:
         if other.dtype is not kind or not other.is_cpu or not other.is_contiguous():

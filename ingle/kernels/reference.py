@@ -8,7 +8,7 @@ Statistics and routing are fp32.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -168,6 +168,52 @@ def document_attention_grad(
     return q_grad, k_grad, v_grad
 
 
+def latent_attention(
+    q_THQ: Tensor, kv_THX: Tensor, key_TR: Tensor, cos_TP: Tensor, sin_TP: Tensor,
+    starts_T: Tensor, scale: float,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
+    """`document_attention` of what the projections of latent attention make.
+
+    kv_THX: keys without their rotary part, then values. key_TR: the rotary part of the keys of all
+    heads. It and the last R values of the queries are turned here. P = R/2 pairs of neighbours.
+    """
+    q, k, v = _joined(q_THQ, kv_THX, key_TR, cos_TP, sin_TP)
+    return document_attention(q, k, v, starts_T, scale)
+
+
+def latent_attention_grad(
+    q_THQ: Tensor, kv_THX: Tensor, key_TR: Tensor, cos_TP: Tensor, sin_TP: Tensor,
+    starts_T: Tensor, scale: float, log_sum_TH: Tensor, y_grad_THV: Tensor,
+) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
+    """Gradients of q, kv and key."""
+    q, k, v = _joined(q_THQ, kv_THX, key_TR, cos_TP, sin_TP)
+    q_grad, k_grad, v_grad = document_attention_grad(
+        q, k, v, starts_T, scale, log_sum_TH, y_grad_THV
+    )
+    plain = q.shape[2] - key_TR.shape[1]
+    back = _turn(q_grad[..., plain:], cos_TP[:, None], -sin_TP[:, None])
+    q_grad = torch.cat([q_grad[..., :plain], back], -1)
+    kv_grad = torch.cat([k_grad[..., :plain], v_grad], -1)
+    return q_grad, kv_grad, _turn(k_grad[..., plain:].sum(1), cos_TP, -sin_TP)
+
+
+def _joined(
+    q_THQ: Tensor, kv_THX: Tensor, key_TR: Tensor, cos_TP: Tensor, sin_TP: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Whole queries, keys and values."""
+    plain = q_THQ.shape[2] - key_TR.shape[1]
+    turned = _turn(q_THQ[..., plain:], cos_TP[:, None], sin_TP[:, None])
+    shared_THR = _turn(key_TR, cos_TP, sin_TP)[:, None].expand(-1, q_THQ.shape[1], -1)
+    q = torch.cat([q_THQ[..., :plain], turned], -1)
+    return q, torch.cat([kv_THX[..., :plain], shared_THR], -1), kv_THX[..., plain:]
+
+
+def _turn(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Pairs of neighbours turned by an angle."""
+    even, odd = x.unflatten(-1, (-1, 2)).unbind(-1)
+    return torch.stack([even * cos - odd * sin, even * sin + odd * cos], -1).flatten(-2)
+
+
 def _visible(starts_T: Tensor) -> Tensor:
     """Bool [T, T]: causal, and within one document."""
     return (starts_T[:, None] == starts_T[None, :]).tril()
@@ -245,6 +291,22 @@ def experts(
     y = torch.empty(order.numel(), x_ND.shape[1], dtype=x_ND.dtype)
     y[order] = torch.cat(parts)
     return (y.view(*ids_NK.shape, -1) * weights_NK[..., None].to(y.dtype)).sum(1)
+
+
+def projections(x_NI: Tensor, *weights_OI: Tensor) -> tuple[Tensor, ...]:
+    """One or two matrices applied to the same rows, for training: [N, O] each."""
+    return tuple(x_NI @ weight.T for weight in weights_OI)
+
+
+def projections_grad(
+    x_NI: Tensor, weights_OI: Sequence[Tensor], y_grads_NO: Sequence[Tensor], *, learns: bool = True
+) -> tuple[Tensor, ...]:
+    """Gradients of x and of each matrix, these empty unless `learns`."""
+    x_grad = sum(grad @ weight for grad, weight in zip(y_grads_NO, weights_OI, strict=True))
+    assert isinstance(x_grad, Tensor)
+    if not learns:
+        return x_grad, *(weight.new_empty(0) for weight in weights_OI)
+    return x_grad, *(grad.T @ x_NI for grad in y_grads_NO)
 
 
 def feed_forward(

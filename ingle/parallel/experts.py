@@ -17,7 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ingle.errors import ConfigError
-from ingle.models.layers.feedforward import feed_forward, suits
+from ingle.models.layers.feedforward import feed_forward
+from ingle.models.layers.linear import plain
 from ingle.models.layers.moe import Experts
 
 
@@ -74,12 +75,13 @@ class ParallelExperts(Experts):
         return done_MD[_inverse(order_M)].unflatten(0, (-1, top_k)).sum(1)
 
     def _local(self, rows_AD: Tensor, weights_A1: Tensor, received_WL: Tensor) -> Tensor:
-        """Rows lie by process, then by expert: grouped products want them by expert."""
+        """Weighed results of the experts here. Rows lie by process, then by expert: the operator of
+        training takes them so, grouped products want them by expert."""
         processes, local = received_WL.shape
         ids_A = torch.arange(local).repeat(processes).repeat_interleave(received_WL.flatten())
         gate_up, down = self.gate_up_proj, self.down_proj
-        assert isinstance(gate_up, Tensor) and isinstance(down, Tensor)
-        if self.training and suits(rows_AD):
+        if self.training and plain(rows_AD):
+            assert isinstance(gate_up, Tensor) and isinstance(down, Tensor)
             return feed_forward(rows_AD, gate_up, down, ids_A[:, None].int(), weights_A1)
         order_A = torch.argsort(ids_A, stable=True)
         ends_L = received_WL.sum(0).cumsum(0).int()

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ingle.models.causal_lm import CausalLM
-from ingle.models.layers import crossentropy
-from ingle.models.layers.linear import Linear
+from ingle.models.layers.crossentropy import cross_entropy
+from ingle.models.layers.linear import Linear, plain
 from ingle.models.layers.norm import RMSNorm
 from ingle.training.data import PackedBatch
 
@@ -23,8 +23,8 @@ def mean_cross_entropy(
     norm."""
     norm, matrix = head
     x_TD = norm(hidden_TD)
-    if crossentropy.suits(x_TD, matrix):
-        total = crossentropy.cross_entropy(x_TD, matrix, targets_T)
+    if plain(x_TD, matrix):
+        total = cross_entropy(x_TD, matrix, targets_T)
     else:
         total = F.cross_entropy(matrix(x_TD).float(), targets_T, reduction="sum")
     return total / count.clamp(min=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -10,6 +12,7 @@ from torch import Tensor
 from ingle.kernels import cpu, reference
 from ingle.models import build_model
 from ingle.models.layers.feedforward import feed_forward
+from ingle.models.layers.moe import MoE
 from ingle.training.presets import model_preset
 from tests.kernels.cases import near
 
@@ -100,6 +103,26 @@ def test_a_token_alone_is_the_same_token_among_others() -> None:
         some = slice(n, n + 1)
         alone = cpu.feed_forward(x[some], gate_up, down, ids[some].contiguous(), weights[some])[0]
         assert torch.equal(alone[0], together[n])
+
+
+@pytest.mark.parametrize("shared", [1, 2])
+def test_shared_experts_in_the_mixture_are_those_beside_it(shared: int) -> None:
+    """In training they are its last experts, which every token chooses, otherwise an MLP."""
+    config = replace(model_preset("nano"), n_shared_experts=shared)
+    x = torch.randn(3, 70, config.hidden_size, generator=torch.Generator().manual_seed(0))
+    results = []
+    for training in (True, False):
+        torch.manual_seed(1)
+        moe = MoE(config).train(training)
+        for parameter in moe.parameters():
+            torch.nn.init.normal_(parameter, std=0.1)
+        leaf = x.clone().requires_grad_()
+        y = moe(leaf)
+        y.square().sum().backward()
+        results.append([y.detach(), leaf.grad, *(p.grad for p in moe.parameters())])
+    for mine, theirs in zip(*results, strict=True):
+        assert mine is not None and theirs is not None
+        near(mine, theirs, 3e-5)
 
 
 @pytest.mark.parametrize("wrong", [-1, 3])

@@ -92,21 +92,37 @@ struct GroupedArgs {
   float* y;
 };
 
-struct DocumentsArgs {
-  const float *q, *k, *v;
+// Rows of every head of a stream: head h of token t begins at data[t * row + h * head].
+template <class T>
+struct Heads {
+  T* data;
+  index_t row, head;
+};
+
+// Attention of training: see documents.cpp. Where `rotary` is not 0, that many last values of a query are
+// still to be turned to their position, and those of a key, which are not in k, are one row of `key`, to be
+// turned, too, for all heads of a token. cos, sin: [tokens][rotary / 2].
+struct Documents {
+  Heads<const float> q, k, v;
   index_t tokens, heads, width, value;
   const int* starts;
   double scale;
+  index_t rotary;
+  const float* key;
+  index_t key_row;
+  const float *cos, *sin;
+};
+
+struct DocumentsArgs {
+  Documents common;
   float *y, *log_sum;
 };
 
 struct DocumentsGradArgs {
-  const float *q, *k, *v;
-  index_t tokens, heads, width, value;
-  const int* starts;
-  double scale;
+  Documents common;
   const float *log_sum, *y_grad;
-  float *q_grad, *k_grad, *v_grad;
+  Heads<float> q_grad, k_grad, v_grad;
+  float* key_grad;  // [tokens][rotary]
 };
 
 struct RouteArgs {
@@ -159,6 +175,27 @@ struct FeedForwardGradArgs {
   FeedForward common;
   const float *pre, *y_grad;
   float *x_grad, *weights_grad, *gate_up_grad, *down_grad;
+  index_t learns;  // 0: without the last two
+};
+
+// One or two matrices [outs, inner] applied to the same rows: see projection.cpp. Without a second one
+// its outs are 0.
+struct Projection {
+  const float* x;
+  index_t rows, inner;
+  const float* weight[2];
+  index_t outs[2];
+};
+
+struct ProjectionArgs {
+  Projection common;
+  float* y[2];
+};
+
+struct ProjectionGradArgs {
+  Projection common;
+  const float* y_grad[2];
+  float *x_grad, *weight_grad[2];
   index_t learns;  // 0: without the last two
 };
 
@@ -224,6 +261,8 @@ INGLE_API int ingle_gqa_attention(const GroupedArgs*);
 INGLE_API int ingle_route(const RouteArgs*);
 INGLE_API int ingle_mlp(const MlpArgs*);
 INGLE_API int ingle_experts(const ExpertsArgs*);
+INGLE_API int ingle_projection(const ProjectionArgs*);
+INGLE_API int ingle_projection_grad(const ProjectionGradArgs*);
 INGLE_API int ingle_cross_entropy(const CrossEntropyArgs*);
 INGLE_API int ingle_feed_forward(const FeedForwardArgs*);
 INGLE_API int ingle_feed_forward_grad(const FeedForwardGradArgs*);

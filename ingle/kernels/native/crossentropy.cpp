@@ -7,6 +7,7 @@
 // of its own, one block after the other: so nothing depends on the threads.
 //
 // Legend: D width, V vocabulary.
+#include <numeric>
 #include <vector>
 
 #include "api.h"
@@ -15,7 +16,7 @@
 
 namespace {
 
-constexpr index_t BLOCK = 96, LANES = 4;
+constexpr index_t BLOCK = 96;
 
 // logits -> d(loss)/d(logits); returns the loss.
 float slope(float* logits, index_t V, index_t target) {
@@ -57,14 +58,14 @@ struct Lane {
         to[r] = a.x_grad + rows[i + r] * D;
         slopes[r] = lines[r] = logits + r * V;
       }
-      times_packed(from, count, turned, D, V, lines, nullptr);
+      times_packed(from, count, turned, D, V, lines, nullptr, false);
       for (index_t r = 0; r < count; r++) {
         total += slope(lines[r], V, a.targets[rows[i + r]]);
         if (!a.learns) continue;
         strip_row(lines[r], 1.0f, r, count, V, strips);
         pack_row(from[r], r, count, D, x);
       }
-      times_packed(slopes, count, straight, V, D, to, nullptr);
+      times_packed(slopes, count, straight, V, D, to, nullptr, false);
       if (a.learns) outer(strips, V, x, count, D, weight_grad, D, i > i0);
     }
     return total;
@@ -90,9 +91,8 @@ int cross_entropy(const CrossEntropyArgs& a) {
   parallel_for(threads, LANES, [&](index_t i, int) {
     totals[i] = Lane{a, turned, straight, parts + i * V * D}(rows, i * count / LANES, (i + 1) * count / LANES);
   });
-  *a.total = float(totals[0] + totals[1] + totals[2] + totals[3]);
-  for (index_t i = 0; a.learns && i < V * D; i++)
-    a.weight_grad[i] = parts[i] + parts[V * D + i] + parts[2 * V * D + i] + parts[3 * V * D + i];
+  *a.total = float(std::accumulate(totals, totals + LANES, 0.0));
+  if (a.learns) add_lanes(parts, V * D, V * D, a.weight_grad);
   return OK;
 }
 

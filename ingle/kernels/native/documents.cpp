@@ -5,6 +5,7 @@
 // documents. Everything is written as sums over rows (axpy_block), with keys and values transposed
 // once per item. Gradients of keys and values are summed over queries in order, so a result does
 // not depend on the threads.
+#include <utility>
 #include <vector>
 
 #include "api.h"
@@ -56,10 +57,106 @@ void transpose(const float* from, index_t ldf, index_t rows, index_t cols, float
     }
 }
 
-// Rows of one head side by side: as they lie, whole heads apart, few of them fit the cache at once.
-void gather(const float* from, index_t ldf, index_t rows, index_t cols, float* to, index_t ldt) {
-  for (index_t r = 0; r < rows; r++) std::memcpy(to + r * ldt, from + r * ldf, cols * sizeof(float));
+inline void copy(const float* from, index_t n, float* to) {
+  index_t i = 0;
+  for (; i + VEC <= n; i += VEC) store(to + i, load(from + i));
+  for (; i < n; i++) to[i] = from[i];
 }
+
+// The same of each pair of neighbours swapped.
+inline vf swapped(vf x) {
+  typedef uint64_t pairs __attribute__((vector_size(sizeof(vf))));
+  pairs p = (pairs)x;
+  return (vf)(p << 32 | p >> 32);
+}
+
+// Turns pairs of neighbours by the angle of their token: (x, y) -> (x c - y s, x s + y c). The keys' values
+// are turned at once, since all heads share them.
+class Rotation {
+ public:
+  explicit Rotation(const Documents& d)
+      : width(d.rotary), size(d.tokens * width), cos(size), sin(size), keys(size) {
+    for (index_t i = 0; i < size; i++) {
+      cos[i] = d.cos[i / 2];
+      sin[i] = i % 2 ? d.sin[i / 2] : -d.sin[i / 2];
+    }
+    for (index_t t = 0; t < d.tokens; t++) turn(d.key + t * d.key_row, t, keys + t * width);
+  }
+  void turn(const float* from, index_t t, float* to) const { by(1.0f, from, t, to); }
+  void turn_back(const float* from, index_t t, float* to) const { by(-1.0f, from, t, to); }
+  const float* key(index_t t) const { return keys + t * width; }  // turned
+
+ private:
+  void by(float sign, const float* from, index_t t, float* to) const {
+    const float *c = cos + t * width, *s = sin + t * width;
+    index_t i = 0;
+    for (; i + VEC <= width; i += VEC) {
+      vf x = load(from + i);
+      store(to + i, x * load(c + i) + swapped(x) * (load(s + i) * sign));
+    }
+    if (int part = int(width - i)) {
+      vf x = load_part(from + i, part);
+      store_part(to + i, x * load_part(c + i, part) + swapped(x) * (load_part(s + i, part) * sign), part);
+    }
+  }
+  index_t width, size;
+  Scratch cos, sin;  // of each value, and, signed, of its neighbour
+  Scratch keys;
+};
+
+// One head of one document: its rows side by side, queries and keys turned to their positions. As rows
+// lie, whole heads apart, few of them fit the cache at once.
+struct Head {
+  const Documents& d;
+  const Rotation& rotation;
+  index_t begin, length, head, plain;
+
+  Head(const Documents& d, const Rotation& rotation, Document document, index_t head)
+      : d(d), rotation(rotation), begin(document.begin), length(document.end - document.begin), head(head),
+        plain(d.width - d.rotary) {}
+
+  template <class T>
+  T* row(const Heads<T>& of, index_t r) const { return of.data + (begin + r) * of.row + head * of.head; }
+
+  void queries(float* to) const {
+    for (index_t r = 0; r < length; r++, to += d.width) {
+      copy(row(d.q, r), plain, to);
+      rotation.turn(row(d.q, r) + plain, begin + r, to + plain);
+    }
+  }
+  void keys(float* to) const {
+    for (index_t r = 0; r < length; r++, to += d.width) {
+      copy(row(d.k, r), plain, to);
+      copy(rotation.key(begin + r), d.rotary, to + plain);
+    }
+  }
+  void values(float* to) const {
+    for (index_t r = 0; r < length; r++) copy(row(d.v, r), d.value, to + r * d.value);
+  }
+
+  void turn_queries_back(const Heads<float>& grads) const {
+    for (index_t r = 0; r < length; r++) {
+      float* rotary = row(grads, r) + plain;
+      rotation.turn_back(rotary, begin + r, rotary);
+    }
+  }
+  // What the keys of all heads share is not turned back: it is summed up first.
+  void give_keys(const float* from, const Heads<float>& to, float* shared) const {
+    for (index_t r = 0; r < length; r++, from += d.width) {
+      copy(from, plain, row(to, r));
+      copy(from + plain, d.rotary, shared + ((begin + r) * d.heads + head) * d.rotary);
+    }
+  }
+  void give_values(const float* from, const Heads<float>& to) const {
+    for (index_t r = 0; r < length; r++) copy(from + r * d.value, d.value, row(to, r));
+  }
+};
+
+// Takes scratch memory bit by bit.
+struct Arena {
+  float* at;
+  float* take(index_t n) { return std::exchange(at, at + whole_vectors(n)); }
+};
 
 // The lanes of the last vector of `seen` keys that count.
 vi counted(index_t seen) {
@@ -93,28 +190,28 @@ Sums softmax(float* scores, index_t seen, index_t keys, float scale) {
   return {best[0] + std::log(whole), 1.0f / whole};
 }
 
-void attend(const DocumentsArgs& a, const Document& d, index_t head, float* scratch) {
-  index_t length = d.end - d.begin, ld = whole_vectors(length);
-  index_t step = a.heads * a.width, out = a.heads * a.value;
-  const float* q = a.q + d.begin * step + head * a.width;
-  const float* k = a.k + d.begin * step + head * a.width;
-  const float* v = a.v + d.begin * out + head * a.value;
-  float *k_t = scratch, *near_v = k_t + a.width * ld, *scores = near_v + a.value * ld;
-  transpose(k, step, length, a.width, k_t, ld);
-  gather(v, out, length, a.value, near_v, a.value);
+void attend(const DocumentsArgs& a, const Head& h, Arena scratch) {
+  const Documents& d = a.common;
+  index_t length = h.length, ld = whole_vectors(length), width = d.width, out = d.heads * d.value;
+  float *q = scratch.take(length * width), *k_t = scratch.take(width * ld), *v = scratch.take(length * d.value);
+  float *scores = scratch.take(QUERIES * ld), *k = scratch.take(length * width);
+  h.queries(q);
+  h.keys(k);
+  h.values(v);
+  transpose(k, width, length, width, k_t, ld);
   for (index_t r0 = 0; r0 < length; r0 += QUERIES) {
     index_t rows = std::min<index_t>(QUERIES, length - r0), keys = r0 + rows;
-    float* y = a.y + (d.begin + r0) * out + head * a.value;
+    float* y = a.y + (h.begin + r0) * out + h.head * d.value;
     float factors[QUERIES];
-    axpy_block(q + r0 * step, step, rows, k_t, ld, int(a.width), int(whole_vectors(keys)), scores, ld, false);
+    axpy_block(q + r0 * width, width, rows, k_t, ld, int(width), int(whole_vectors(keys)), scores, ld, false);
     for (index_t r = 0; r < rows; r++) {
-      Sums sums = softmax(scores + r * ld, r0 + r + 1, keys, float(a.scale));
-      a.log_sum[(d.begin + r0 + r) * a.heads + head] = sums.log;
+      Sums sums = softmax(scores + r * ld, r0 + r + 1, keys, float(d.scale));
+      a.log_sum[(h.begin + r0 + r) * d.heads + h.head] = sums.log;
       factors[r] = sums.factor;
     }
-    axpy_block(scores, ld, rows, near_v, a.value, int(keys), int(a.value), y, out, false);
+    axpy_block(scores, ld, rows, v, d.value, int(keys), int(d.value), y, out, false);
     for (index_t r = 0; r < rows; r++)  // shorter than the row of weights
-      for (index_t c = 0; c < a.value; c++) y[r * out + c] *= factors[r];
+      for (index_t c = 0; c < d.value; c++) y[r * out + c] *= factors[r];
   }
 }
 
@@ -136,50 +233,66 @@ void softmax_grad(float* weights, float* slope, index_t seen, index_t keys, floa
   for (index_t i = last + VEC; i < keys; i++) weights[i] = slope[i] = 0.0f;
 }
 
-void attend_grad(const DocumentsGradArgs& a, const Document& d, index_t head, float* scratch) {
-  index_t length = d.end - d.begin, ld = whole_vectors(length);
-  index_t step = a.heads * a.width, out = a.heads * a.value;
-  index_t in_at = d.begin * step + head * a.width, out_at = d.begin * out + head * a.value;
-  const float *q = a.q + in_at, *k = a.k + in_at, *v = a.v + out_at, *y_grad = a.y_grad + out_at;
-  float *k_t = scratch, *v_t = k_t + a.width * ld, *weights = v_t + a.value * ld;
-  float *slope = weights + QUERIES * ld, *near_k = slope + QUERIES * ld;
-  float *k_grad = near_k + a.width * ld, *v_grad = k_grad + a.width * ld;
-  gather(k, step, length, a.width, near_k, a.width);
-  transpose(k, step, length, a.width, k_t, ld);
-  transpose(v, out, length, a.value, v_t, ld);
+void attend_grad(const DocumentsGradArgs& a, const Head& h, Arena scratch, float* shared) {
+  const Documents& d = a.common;
+  index_t length = h.length, ld = whole_vectors(length), width = d.width, value = d.value;
+  index_t near = length * width, wide = width * ld;
+  float *q = scratch.take(near), *k = scratch.take(near), *k_t = scratch.take(wide), *v_t = scratch.take(value * ld);
+  float *weights = scratch.take(QUERIES * ld), *slope = scratch.take(QUERIES * ld);
+  float *k_grad = scratch.take(near), *v_grad = scratch.take(length * value);
+  index_t out = d.heads * value, in = a.q_grad.row;
+  const Heads<const float> y_grad = {a.y_grad, out, value};
+  h.queries(q);
+  h.keys(k);
+  transpose(k, width, length, width, k_t, ld);
+  transpose(h.row(d.v, 0), d.v.row, length, value, v_t, ld);
   for (index_t r0 = 0; r0 < length; r0 += QUERIES) {
     index_t rows = std::min<index_t>(QUERIES, length - r0), keys = r0 + rows;
-    const float *q0 = q + r0 * step, *y0 = y_grad + r0 * out;
-    axpy_block(q0, step, rows, k_t, ld, int(a.width), int(whole_vectors(keys)), weights, ld, false);
-    axpy_block(y0, out, rows, v_t, ld, int(a.value), int(whole_vectors(keys)), slope, ld, false);
+    const float *q0 = q + r0 * width, *y0 = h.row(y_grad, r0);
+    axpy_block(q0, width, rows, k_t, ld, int(width), int(whole_vectors(keys)), weights, ld, false);
+    axpy_block(y0, out, rows, v_t, ld, int(value), int(whole_vectors(keys)), slope, ld, false);
     for (index_t r = 0; r < rows; r++)
-      softmax_grad(weights + r * ld, slope + r * ld, r0 + r + 1, keys, float(a.scale),
-                   a.log_sum[(d.begin + r0 + r) * a.heads + head]);
-    axpy_block(slope, ld, rows, near_k, a.width, int(keys), int(a.width), a.q_grad + in_at + r0 * step, step, false);
+      softmax_grad(weights + r * ld, slope + r * ld, r0 + r + 1, keys, float(d.scale),
+                   a.log_sum[(h.begin + r0 + r) * d.heads + h.head]);
+    axpy_block(slope, ld, rows, k, width, int(keys), int(width), h.row(a.q_grad, r0), in, false);
     // the keys this pass sees first are written, earlier ones added to
     auto give = [&](const float* from, const float* rows_of, index_t stride, index_t cols, float* to) {
       axpy_turned(from, ld, r0, rows_of, stride, int(rows), int(cols), to, cols, true);
       axpy_turned(from + r0, ld, rows, rows_of, stride, int(rows), int(cols), to + r0 * cols, cols, false);
     };
-    give(weights, y0, out, a.value, v_grad);
-    give(slope, q0, step, a.width, k_grad);
+    give(weights, y0, out, value, v_grad);
+    give(slope, q0, width, width, k_grad);
   }
-  gather(k_grad, a.width, length, a.width, a.k_grad + in_at, step);
-  gather(v_grad, a.value, length, a.value, a.v_grad + out_at, out);
+  h.turn_queries_back(a.q_grad);
+  h.give_keys(k_grad, a.k_grad, shared);
+  h.give_values(v_grad, a.v_grad);
 }
 
-// Run body(document, head, scratch) for all; `lines` are scratch rows as long as the document.
-template <class Args, class Body>
-int for_each_head(const Args& a, index_t lines, double passes, Body body) {
+// The gradient of the values that the keys of all heads share: a sum over the heads in order.
+void give_shared(const DocumentsGradArgs& a, const Rotation& rotation, const float* shared) {
+  const Documents& d = a.common;
+  for (index_t t = 0; t < d.tokens; t++) {
+    const float* mine = shared + t * d.heads * d.rotary;
+    float* to = a.key_grad + t * d.rotary;
+    copy(mine, d.rotary, to);
+    for (index_t h = 1; h < d.heads; h++)
+      for (index_t i = 0; i < d.rotary; i++) to[i] += mine[h * d.rotary + i];
+    rotation.turn_back(to, t, to);
+  }
+}
+
+// Call body(head of a document, scratch) for all; `lines` are scratch rows as long as the document.
+template <class Body>
+int for_each_head(const Documents& d, const Rotation& rotation, index_t lines, double passes, Body body) {
   std::vector<Document> documents;
-  if (!cut(a.starts, a.tokens, documents)) return OUT_OF_RANGE;
+  if (!cut(d.starts, d.tokens, documents)) return OUT_OF_RANGE;
   index_t longest = 0;
-  for (const Document& d : documents) longest = std::max(longest, d.end - d.begin);
-  int threads = threads_for(passes * work_of(documents, a.heads, a.width + a.value));
+  for (const Document& document : documents) longest = std::max(longest, document.end - document.begin);
+  int threads = threads_for(passes * work_of(documents, d.heads, d.width + d.value));
   index_t each = lines * (longest + VEC);
   Scratch scratch(threads * each);
-  parallel_for(threads, index_t(documents.size()) * a.heads, [&](index_t item, int thread) {
-    body(a, documents[item / a.heads], item % a.heads, scratch + thread * each);
+  parallel_for(threads, index_t(documents.size()) * d.heads, [&](index_t item, int thread) {
+    body(Head(d, rotation, documents[item / d.heads], item % d.heads), Arena{scratch + thread * each});
   });
   return OK;
 }
@@ -187,11 +300,23 @@ int for_each_head(const Args& a, index_t lines, double passes, Body body) {
 }  // namespace
 
 INGLE_API int ingle_document_attention(const DocumentsArgs* a) {
-  return guarded([&] { return for_each_head(*a, a->width + a->value + QUERIES, 1.0, attend); });
+  return guarded([&] {
+    const Documents& d = a->common;
+    index_t lines = 3 * d.width + d.value + QUERIES;
+    return for_each_head(d, Rotation(d), lines, 1.0, [&](const Head& h, Arena scratch) { attend(*a, h, scratch); });
+  });
 }
 
 INGLE_API int ingle_document_attention_grad(const DocumentsGradArgs* a) {
   return guarded([&] {
-    return for_each_head(*a, 3 * a->width + 2 * a->value + 2 * QUERIES, 2.5, attend_grad);
+    const Documents& d = a->common;
+    Rotation rotation(d);
+    Scratch shared(d.tokens * d.heads * d.rotary);
+    index_t lines = 4 * d.width + 2 * d.value + 2 * QUERIES;
+    int status = for_each_head(d, rotation, lines, 2.5, [&](const Head& h, Arena scratch) {
+      attend_grad(*a, h, scratch, shared);
+    });
+    if (status == OK) give_shared(*a, rotation, shared);
+    return status;
   });
 }

@@ -29,6 +29,14 @@ std::vector<Choices> choices_of(const FeedForward& f, index_t n0, index_t n1) {
   return found;
 }
 
+// Whether these are every token of the block, once: an MLP.
+bool takes_all(const FeedForward& f, const Choices& choices, index_t n0, index_t n1) {
+  if (index_t(choices.size()) != n1 - n0) return false;
+  for (index_t i = 0; i < n1 - n0; i++)
+    if (choices[i] / f.top_k != n0 + i) return false;
+  return true;
+}
+
 bool in_range(const FeedForward& f) {
   for (index_t c = 0; c < f.rows * f.top_k; c++)
     if (f.ids[c] < 0 || f.ids[c] >= f.experts) return false;
@@ -36,14 +44,6 @@ bool in_range(const FeedForward& f) {
 }
 
 double work_of(const FeedForward& f) { return 3.0 * double(f.rows * f.top_k) * double(f.width * f.inner); }
-
-// Call body(first token, last token) for every block of tokens.
-template <class Body>
-void for_each_block(const FeedForward& f, int threads, Body body) {
-  index_t size = std::max<index_t>(48, BLOCK_FLOATS / f.width);
-  parallel_for(threads, (f.rows + size - 1) / size,
-               [&](index_t b, int) { body(b * size, std::min(f.rows, (b + 1) * size)); });
-}
 
 // of(0), of(1), ... as an array.
 template <class T, class Of>
@@ -63,9 +63,38 @@ inline void each_vector(index_t n, Body body) {
 inline vf load_some(const float* p, int part) { return part == VEC ? load(p) : load_part(p, part); }
 inline void store_some(float* p, vf v, int part) { part == VEC ? store(p, v) : store_part(p, v, part); }
 
-// Rows an expert was chosen for lie anywhere: ask for one before its turn.
-inline void prefetch(const float* row, index_t n) {
-  for (index_t i = 0; i < n; i += 16) __builtin_prefetch(row + i);
+// Pointers to the rows of choices, or with top_k to those of their tokens.
+template <class T>
+std::vector<T*> rows(T* first, const Choices& choices, index_t width, index_t top_k = 1) {
+  return list<T*>(index_t(choices.size()), [&](index_t i) { return first + choices[i] / top_k * width; });
+}
+template <class T>
+Ahead::Rows fetched(const std::vector<T*>& rows, index_t floats) {
+  return {rows.data(), index_t(rows.size()), floats};
+}
+
+// An expert's turn in a block of tokens: the choices that fell on it, and those of the next turn. Rows an
+// expert was chosen for lie anywhere, so each turn asks for the next one's.
+struct Turn {
+  index_t expert;
+  const Choices &mine, &later;
+  bool adds;  // to what others left in the sums, else it writes them
+};
+
+// Call body(turn, values [choices of the block, F]) for all turns. sums: rows that they add to.
+template <class Body>
+void for_each_turn(const FeedForward& f, int threads, float* sums, Body body) {
+  index_t size = std::max<index_t>(48, BLOCK_FLOATS / f.width);
+  parallel_for(threads, (f.rows + size - 1) / size, [&](index_t b, int) {
+    index_t n0 = b * size, n1 = std::min(f.rows, n0 + size);
+    Scratch values((n1 - n0) * f.top_k * f.inner);
+    auto choices = choices_of(f, n0, n1);
+    choices.emplace_back();  // some of the next block's: whose they are is not known yet
+    for (index_t c = n1 * f.top_k; c < std::min(n1 * f.top_k + 96, f.rows * f.top_k); c++) choices.back().push_back(c);
+    bool whole = takes_all(f, choices[0], n0, n1);
+    if (!whole) std::fill(sums + n0 * f.width, sums + n1 * f.width, 0.0f);
+    for (index_t e = 0; e < f.experts; e++) body(Turn{e, choices[e], choices[e + 1], e > 0 || !whole}, values);
+  });
 }
 
 // h = silu(gate) * up
@@ -109,22 +138,18 @@ void forward(const FeedForwardArgs& a) {
     pack_turned(f.gate_up + e * J * D, D, D, J, packed[e]);
     pack_turned(f.down + e * D * F, F, F, D, packed[e] + packed.first);
   });
-  for_each_block(f, threads, [&](index_t n0, index_t n1) {
-    std::fill(a.y + n0 * D, a.y + n1 * D, 0.0f);
-    Scratch hidden((n1 - n0) * f.top_k * F);
-    auto choices = choices_of(f, n0, n1);
-    for (index_t e = 0; e < f.experts; e++) {
-      const Choices& mine = choices[e];
-      index_t count = index_t(mine.size());
-      auto x = list<const float*>(count, [&](index_t i) { return f.x + mine[i] / f.top_k * D; });
-      auto pre = list<float*>(count, [&](index_t i) { return a.pre + mine[i] * J; });
-      times_packed(x.data(), count, packed[e], D, J, pre.data(), nullptr);
-      for (index_t i = 0; i < count; i++) activate(pre[i], F, hidden + i * F);
-      auto h = list<const float*>(count, [&](index_t i) { return hidden + i * F; });
-      auto y = list<float*>(count, [&](index_t i) { return a.y + mine[i] / f.top_k * D; });
-      auto w = list<float>(count, [&](index_t i) { return f.weights[mine[i]]; });
-      times_packed(h.data(), count, packed[e] + packed.first, F, D, y.data(), w.data());
-    }
+  for_each_turn(f, threads, a.y, [&](const Turn& turn, float* hidden) {
+    const float* both = packed[turn.expert];
+    index_t count = index_t(turn.mine.size());
+    auto x = rows(f.x, turn.mine, D, f.top_k), next_x = rows(f.x, turn.later, D, f.top_k);
+    auto pre = rows(a.pre, turn.mine, J), next_pre = rows(a.pre, turn.later, J);
+    times_packed(x.data(), count, both, D, J, pre.data(), nullptr, false, {{fetched(next_x, D)}});
+    for (index_t i = 0; i < count; i++) activate(pre[i], F, hidden + i * F);
+    auto h = list<const float*>(count, [&](index_t i) { return hidden + i * F; });
+    auto y = rows(a.y, turn.mine, D, f.top_k);
+    auto w = list<float>(count, [&](index_t i) { return f.weights[turn.mine[i]]; });
+    times_packed(h.data(), count, both + packed.first, F, D, y.data(), w.data(), turn.adds,
+                 {{fetched(next_pre, J)}});
   });
 }
 
@@ -137,25 +162,21 @@ void backward_rows(const FeedForwardGradArgs& a, float* hidden, float* pre_grad,
     pack(f.down + e * D * F, F, D, F, packed[e]);
     pack(f.gate_up + e * J * D, D, J, D, packed[e] + packed.first);
   });
-  for_each_block(f, threads, [&](index_t n0, index_t n1) {
-    std::fill(a.x_grad + n0 * D, a.x_grad + n1 * D, 0.0f);
-    Scratch h_grad((n1 - n0) * f.top_k * F);
-    auto choices = choices_of(f, n0, n1);
-    for (index_t e = 0; e < f.experts; e++) {
-      const Choices& mine = choices[e];
-      index_t count = index_t(mine.size());
-      auto y = list<const float*>(count, [&](index_t i) { return a.y_grad + mine[i] / f.top_k * D; });
-      auto h = list<float*>(count, [&](index_t i) { return h_grad + i * F; });
-      times_packed(y.data(), count, packed[e], D, F, h.data(), nullptr);
-      for (index_t i = 0; i < count; i++) {
-        index_t c = mine[i];
-        a.weights_grad[c] = activate_grad(a.pre + c * J, h[i], f.weights[c], F, hidden + c * F, pre_grad + c * J);
-      }
-      auto pre = list<const float*>(count, [&](index_t i) { return pre_grad + mine[i] * J; });
-      auto x = list<float*>(count, [&](index_t i) { return a.x_grad + mine[i] / f.top_k * D; });
-      std::vector<float> ones(count, 1.0f);
-      times_packed(pre.data(), count, packed[e] + packed.first, J, D, x.data(), ones.data());
+  for_each_turn(f, threads, a.x_grad, [&](const Turn& turn, float* h_grad) {
+    const float* both = packed[turn.expert];
+    index_t count = index_t(turn.mine.size());
+    auto y = rows(a.y_grad, turn.mine, D, f.top_k), next_y = rows(a.y_grad, turn.later, D, f.top_k);
+    auto pre = rows(a.pre, turn.mine, J);
+    auto grad = rows(pre_grad, turn.mine, J), act = rows(hidden, turn.mine, F);
+    auto h = list<float*>(count, [&](index_t i) { return h_grad + i * F; });
+    times_packed(y.data(), count, both, D, F, h.data(), nullptr, false,
+                 {{fetched(pre, J), fetched(grad, J), fetched(act, F)}});
+    for (index_t i = 0; i < count; i++) {
+      index_t c = turn.mine[i];
+      a.weights_grad[c] = activate_grad(pre[i], h[i], f.weights[c], F, act[i], grad[i]);
     }
+    auto x = rows(a.x_grad, turn.mine, D, f.top_k);
+    times_packed(grad.data(), count, both + packed.first, J, D, x.data(), nullptr, turn.adds, {{fetched(next_y, D)}});
   });
 }
 
@@ -175,20 +196,17 @@ void backward_matrices(const FeedForwardGradArgs& a, const float* hidden, const 
     index_t k = std::min(DEPTH, count - i0);
     for (index_t t = 0; t < k; t++) {
       index_t c = mine[i0 + t], n = c / f.top_k;
-      if (i0 + t + 2 < count) {
-        index_t next = mine[i0 + t + 2];
-        prefetch(f.x + next / f.top_k * D, D);
-        prefetch(a.y_grad + next / f.top_k * D, D);
-        prefetch(pre_grad + next * J, J);
-        prefetch(hidden + next * F, F);
-      }
       pack_row(f.x + n * D, t, k, D, x);
       pack_row(hidden + c * F, t, k, F, h);
       strip_row(pre_grad + c * J, 1.0f, t, k, J, pre_strips);
       strip_row(a.y_grad + n * D, f.weights[c], t, k, D, y_strips);
     }
-    outer(pre_strips, J, x, k, D, gate_up, D, i0 > 0);
-    outer(y_strips, D, h, k, F, down, F, i0 > 0);
+    index_t i1 = i0 + k;
+    Choices later(mine.begin() + i1, mine.begin() + std::min(count, i1 + DEPTH));
+    auto next_x = rows(f.x, later, D, f.top_k), next_y = rows(a.y_grad, later, D, f.top_k);
+    auto next_pre = rows(pre_grad, later, J), next_h = rows(hidden, later, F);
+    outer(pre_strips, J, x, k, D, gate_up, D, i0 > 0, {{fetched(next_x, D), fetched(next_pre, J)}});
+    outer(y_strips, D, h, k, F, down, F, i0 > 0, {{fetched(next_y, D), fetched(next_h, F)}});
   }
 }
 

@@ -42,11 +42,11 @@ struct Pieces {
   index_t end(index_t piece) const { return std::min(total, (piece + 1) * size); }
 };
 
-// Uninitialised floats, freed with the scope.
+// Uninitialised floats from the start of a cache line on, freed with the scope.
 struct Scratch {
   std::unique_ptr<float, decltype(&std::free)> memory;
   explicit Scratch(index_t count)
-      : memory(static_cast<float*>(std::malloc(size_t(count) * sizeof(float) + 64)), &std::free) {
+      : memory(static_cast<float*>(std::aligned_alloc(64, size_t(count / 16 + 2) * 64)), &std::free) {
     if (!memory) throw std::bad_alloc();
   }
   operator float*() const { return memory.get(); }

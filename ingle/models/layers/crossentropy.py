@@ -15,10 +15,7 @@ import torch
 from torch import Tensor
 
 from ingle import kernels
-from ingle.models.layers.feedforward import suits as suits_plainly
 from ingle.models.layers.linear import Linear
-
-_LARGEST = 1 << 22  # weights of a head that is packed twice, and whose gradient is held four times
 
 
 @torch.library.custom_op("ingle::cross_entropy", mutates_args=(), device_types="cpu")
@@ -50,13 +47,9 @@ def _backward(ctx: Any, total_grad: Tensor, *_: Tensor) -> tuple[Tensor | None, 
 _cross_entropy.register_autograd(_backward, setup_context=_save)
 
 
-def suits(x: Tensor, head: Linear) -> bool:
-    """Whether `cross_entropy` takes these activations and this head."""
-    return suits_plainly(x, head) and head.weight.shape[0] * head.weight.shape[1] <= _LARGEST
-
-
 def cross_entropy(x_ND: Tensor, head: Linear, targets_N: Tensor) -> Tensor:
-    """Summed cross-entropy of `head(x)`, a scalar; rows with a negative target have none.
+    """Summed cross-entropy of `head(x)`, a scalar; rows with a negative target have none. Takes
+    what is `plain` (linear.py).
 
     Differentiable. Raises IndexError for a target beyond the vocabulary.
     """

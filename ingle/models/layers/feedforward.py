@@ -13,10 +13,9 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ingle import kernels
-from ingle.models.layers.linear import Linear
 
 
 @torch.library.custom_op("ingle::feed_forward", mutates_args=(), device_types="cpu")
@@ -64,14 +63,6 @@ def _backward(ctx: Any, y_grad: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
 
 
 _feed_forward.register_autograd(_backward, setup_context=_save)
-
-
-def suits(x: Tensor, *matrices: nn.Module) -> bool:
-    """Whether `feed_forward` takes these activations, and the matrices are plain parameters."""
-    plain = all(
-        type(m) is Linear and isinstance(m.weight, Tensor) and m.bias is None for m in matrices
-    )
-    return x.is_cpu and x.dtype == torch.float32 and plain
 
 
 def feed_forward(

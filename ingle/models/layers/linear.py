@@ -8,6 +8,11 @@ from torch import Tensor, nn
 
 from ingle.kernels import quantized
 from ingle.kernels.quantized import Quantized
+from ingle.models.layers.projection import projections
+
+# Weights of a matrix that operators of training pack, copy or hold several gradients of; torch
+# multiplies larger ones well.
+LARGEST = 1 << 22
 
 
 class Linear(nn.Module):
@@ -25,17 +30,29 @@ class Linear(nn.Module):
         if isinstance(self.weight, Quantized):
             y = quantized.linear(x, self.weight)
             return y if self.bias is None else y + self.bias
+        if self.training and x.dim() > 1 and plain(x, self):
+            return projections(x, self.weight)[0]
         return F.linear(x, self.weight, self.bias)
 
 
-def both(x: Tensor, first: Linear, second: Linear) -> tuple[Tensor, Tensor]:
-    """Two matrices applied to the same input; in training as one product, which reads it once."""
-    alike = all(type(m) is Linear and isinstance(m.weight, Tensor) for m in (first, second))
-    if not first.training or not alike or first.bias is not None or second.bias is not None:
-        return first(x), second(x)
-    assert isinstance(first.weight, Tensor) and isinstance(second.weight, Tensor)
-    y = F.linear(x, torch.cat([first.weight, second.weight]))
-    return y.tensor_split([first.weight.shape[0]], -1)  # type: ignore[return-value]
+def both(x: Tensor, first: Linear, second: Linear) -> list[Tensor]:
+    """Two matrices applied to the same input."""
+    if first.training and plain(x, first, second):
+        assert isinstance(first.weight, Tensor) and isinstance(second.weight, Tensor)
+        return projections(x, first.weight, second.weight)
+    return [first(x), second(x)]
+
+
+def plain(x: Tensor, *matrices: nn.Module) -> bool:
+    """Whether the operators of training take these: fp32 on a CPU, and matrices that are no more
+    than a parameter, and not large."""
+    return x.is_cpu and x.dtype == torch.float32 and all(map(_simple, matrices))
+
+
+def _simple(matrix: nn.Module) -> bool:
+    if type(matrix) is not Linear or matrix.bias is not None:
+        return False
+    return isinstance(matrix.weight, Tensor) and matrix.weight.numel() <= LARGEST
 
 
 class Embedding(nn.Module):

@@ -18,6 +18,7 @@ from ingle.kernels.library import Weight
 from ingle.models.batch import StepBatch
 from ingle.models.config import WithMLA
 from ingle.models.layers.documents import document_attention
+from ingle.models.layers.latent import latent_attention
 from ingle.models.layers.linear import Linear, both
 from ingle.models.layers.norm import RMSNorm
 from ingle.models.layers.rope import rotate, softmax_scale
@@ -56,15 +57,19 @@ class MLA(nn.Module):
         if c.q_lora_rank is not None:
             q = self.q_b_proj(self.q_a_layernorm(q))
         q_BTHQ = q.unflatten(-1, (heads, -1))
-        cos, sin = cos_TR[:, None], sin_TR[:, None]  # the same for every head
-        q_BTHQ = torch.cat([q_BTHQ[..., :nope], rotate(q_BTHQ[..., nope:], cos, sin)], -1)
-
         latent, key = latent_and_key.split([c.kv_lora_rank, c.qk_rope_head_dim], -1)
         kv_BTHX = self.kv_b_proj(self.kv_a_layernorm(latent)).unflatten(-1, (heads, -1))
+        if starts_T is not None and x_BTD.is_cpu:
+            out_THV = latent_attention(
+                q_BTHQ[0], kv_BTHX[0], key[0], cos_TR, sin_TR, starts_T, self.scale
+            )
+            return self.o_proj(out_THV.flatten(1)[None])
+
+        cos, sin = cos_TR[:, None], sin_TR[:, None]  # the same for every head
+        q_BTHQ = torch.cat([q_BTHQ[..., :nope], rotate(q_BTHQ[..., nope:], cos, sin)], -1)
         k_nope, v_BTHV = kv_BTHX.split([nope, c.v_head_dim], -1)
         k_rope = rotate(key, cos_TR, sin_TR)[..., None, :].expand(-1, -1, heads, -1)
         k_BTHQ = torch.cat([k_nope, k_rope], -1)
-
         if starts_T is None:
             q, k, v = (x.transpose(1, 2) for x in (q_BTHQ, k_BTHQ, v_BTHV))
             out = F.scaled_dot_product_attention(q, k, v, is_causal=True, scale=self.scale)

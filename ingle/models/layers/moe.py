@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from ingle.kernels import reference
 from ingle.kernels.quantized import Quantized
 from ingle.models.config import WithExperts
-from ingle.models.layers.feedforward import feed_forward, suits
-from ingle.models.layers.linear import Linear
+from ingle.models.layers.feedforward import feed_forward
+from ingle.models.layers.linear import LARGEST, Linear, plain
 from ingle.weights.paging import LayerExperts
 
 
@@ -71,16 +71,24 @@ class MLP(nn.Module):
         self.down_proj = Linear(inner, width)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.training and suits(x, self.gate_proj, self.up_proj, self.down_proj):
+        if self.training and plain(x, self.gate_proj, self.up_proj, self.down_proj):
             return self._at_once(x.flatten(0, -2)).view_as(x)
         return self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
 
     def _at_once(self, x_ND: Tensor) -> Tensor:
         """As a mixture of one expert, which every row chooses."""
+        gate_up_1JD, down_1DF = self.stacked(self.down_proj.weight.shape[1])
+        ids_N1, weights_N1 = torch.zeros(len(x_ND), 1).int(), x_ND.new_ones(len(x_ND), 1)
+        return feed_forward(x_ND, gate_up_1JD, down_1DF, ids_N1, weights_N1)
+
+    def stacked(self, inner: int) -> tuple[Tensor, Tensor]:
+        """The weights as those of experts of that inner width, whose sum it is: [E, J, D] and
+        [E, D, F]."""
         gate, up, down = (m.weight for m in (self.gate_proj, self.up_proj, self.down_proj))
         assert isinstance(gate, Tensor) and isinstance(up, Tensor) and isinstance(down, Tensor)
-        ids_N1, weights_N1 = torch.zeros(len(x_ND), 1).int(), x_ND.new_ones(len(x_ND), 1)
-        return feed_forward(x_ND, torch.cat([gate, up])[None], down[None], ids_N1, weights_N1)
+        shape = down.shape[1] // inner, inner
+        gate_up = torch.cat([m.unflatten(0, shape) for m in (gate, up)], 1)
+        return gate_up, down.unflatten(1, shape).transpose(0, 1)
 
     def step(self, x_ND: Tensor, k: ModuleType) -> Tensor:
         return k.mlp(x_ND, self.gate_proj.weight, self.up_proj.weight, self.down_proj.weight)
@@ -142,7 +150,7 @@ class Experts(nn.Module):
         gate_up, down = self.gate_up_proj, self.down_proj
         if isinstance(gate_up, Quantized) or isinstance(down, Quantized):
             return reference.experts(x_ND, ids_NK, weights_NK, gate_up, down)
-        if self.training and type(self) is Experts and suits(x_ND):
+        if self.training and type(self) is Experts and plain(x_ND):
             return feed_forward(x_ND, gate_up, down, ids_NK, weights_NK)
         top_k = ids_NK.shape[1]
         order = torch.argsort(ids_NK.flatten(), stable=True)
@@ -189,8 +197,32 @@ class MoE(nn.Module):
         )
         if self.training:
             self.load_E += counts_E
+        if self._at_once(x_ND):
+            return self._all_experts(x_ND, ids_NK, weights_NK).view_as(x)
         y_ND = self.experts(x_ND, ids_NK, weights_NK, counts_E)
         return (y_ND + self.shared_experts(x_ND)).view_as(x)
+
+    def _at_once(self, x_ND: Tensor) -> bool:
+        """Whether `_all_experts` computes this mixture."""
+        shared = self.shared_experts
+        matrices = shared.gate_proj, shared.up_proj, shared.down_proj
+        stack = self.experts.gate_up_proj  # is copied, and so must not be large
+        small = type(self.experts) is Experts and stack.shape.numel() <= LARGEST
+        return self.training and small and plain(x_ND, *matrices)
+
+    def _all_experts(self, x_ND: Tensor, ids_NK: Tensor, weights_NK: Tensor) -> Tensor:
+        """The shared experts as the last ones of the mixture, which every row chooses: their results
+        are added last, as where they are computed by themselves."""
+        routed_up, routed_down = self.experts.gate_up_proj, self.experts.down_proj
+        gate_up_SJD, down_SDF = self.shared_experts.stacked(routed_down.shape[-1])
+        assert isinstance(routed_up, Tensor) and isinstance(routed_down, Tensor)
+        first, count = len(routed_up), len(down_SDF)
+        shared = torch.arange(first, first + count, dtype=torch.int32).expand(len(x_ND), -1)
+        return feed_forward(
+            x_ND, torch.cat([routed_up, gate_up_SJD]), torch.cat([routed_down, down_SDF]),
+            torch.cat([ids_NK, shared], -1),
+            torch.cat([weights_NK, weights_NK.new_ones(shared.shape)], -1),
+        )  # fmt: skip
 
     def step(self, x_ND: Tensor, k: ModuleType, chosen_NK: Tensor | None = None) -> Tensor:
         """chosen_NK: where to write the experts of each row, if anyone asks."""
