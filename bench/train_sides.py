@@ -130,16 +130,17 @@ def run_ours(folder: Path, ragged: bool, shipped: bool) -> None:
     with Streams(model, algorithm, STREAMS, folder, can_compile(), CORES) as streams:
 
         def step(number: int) -> float:
-            loss = streams.gradient([(number, stream) for stream in range(STREAMS)])
-            with streams.resting():
-                torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
-                if shipped:
-                    optimizers.step(1.0)
-                else:
-                    adam.step()
-                    adam.zero_grad(set_to_none=True)
+            jobs, ahead = ([(n, i) for i in range(STREAMS)] for n in (number, number + 1))
+            loss = streams.gradient(jobs, ahead)
             if shipped:
+                with streams.resting():
+                    torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+                    optimizers.step(1.0)
                 update_router_biases(model, 5e-3)
+            else:  # on one thread, as the peer: a second has nothing to gain from AdamW here
+                torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+                adam.step()
+                adam.zero_grad(set_to_none=True)
             return loss.parts[0]
 
         own = [os.getpid(), *(h.process.pid or 0 for h in streams.helpers)]
