@@ -211,8 +211,8 @@ class MoE(nn.Module):
         return self.training and small and plain(x_ND, *matrices)
 
     def _all_experts(self, x_ND: Tensor, ids_NK: Tensor, weights_NK: Tensor) -> Tensor:
-        """The shared experts as the last ones of the mixture, which every row chooses: their results
-        are added last, as where they are computed by themselves."""
+        """The shared experts as the last ones of the mixture, which every row chooses: so their
+        results are added last, as where they are computed by themselves."""
         routed_up, routed_down = self.experts.gate_up_proj, self.experts.down_proj
         gate_up_SJD, down_SDF = self.shared_experts.stacked(routed_down.shape[-1])
         assert isinstance(routed_up, Tensor) and isinstance(routed_down, Tensor)
