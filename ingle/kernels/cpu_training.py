@@ -1,9 +1,10 @@
-"""Native kernels that only training runs: attention over packed documents, feed-forward, the loss,
-and the gradients of all three. As those in cpu.py they leave to `reference` what they do not take.
+"""Native kernels that only training runs: attention over packed documents, matrices, feed-forward,
+the loss, and the gradients of all of them. As those in cpu.py they leave to `reference` what they
+do not take.
 
 Legend: T tokens of the stream, H heads, Q query width, V value width, R rotary width, P = R/2,
-X = Q - R + V; N tokens, E experts,
-K chosen experts, C = N * K choices, D model width, F inner width, J = 2F, V vocabulary.
+X = Q - R + V; N tokens or rows, I inputs, O outputs, E experts, K chosen experts, C = N * K
+choices, D model width, F inner width, J = 2F, V vocabulary.
 """
 
 from __future__ import annotations
