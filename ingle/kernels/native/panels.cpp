@@ -2,7 +2,6 @@
 #include "panels.h"
 
 #include <algorithm>
-#include <iterator>
 #include <type_traits>
 #include <vector>
 
@@ -93,38 +92,6 @@ inline void with_height(index_t height, Body body) {
   }
 }
 
-constexpr index_t LINE = 16;  // floats of a cache line
-index_t lines_of(const Ahead::Rows& rows) { return rows.count * ((rows.floats + LINE - 1) / LINE); }
-
-// Asks for what is in `ahead` in equal parts, one for each of `blocks` calls.
-class Fetch {
- public:
-  Fetch(const Ahead& ahead, index_t blocks) : end(std::end(ahead.lists)), list(from(std::begin(ahead.lists))) {
-    index_t lines = 0;
-    for (const Ahead::Rows& rows : ahead.lists) lines += lines_of(rows);
-    part = blocks ? (lines + blocks - 1) / blocks : 0;
-  }
-  void operator()() {
-    for (index_t i = 0; i < part && list != end; i++) {
-      __builtin_prefetch(list->at[row] + column);
-      if ((column += LINE) < list->floats) continue;
-      column = 0;
-      if (++row < list->count) continue;
-      row = 0;
-      list = from(list + 1);
-    }
-  }
-
- private:
-  const Ahead::Rows* from(const Ahead::Rows* first) const {
-    return std::find_if(first, end, [](const Ahead::Rows& rows) { return lines_of(rows) > 0; });
-  }
-  const Ahead::Rows *end, *list;
-  index_t row = 0, column = 0, part;
-};
-
-index_t blocks_of(index_t rows, index_t n) { return (rows + STRIP - 1) / STRIP * ((n + PANEL - 1) / PANEL); }
-
 }  // namespace
 
 void pack_row(const float* from, index_t t, index_t k, index_t n, float* to) {
@@ -170,12 +137,11 @@ void strip_row(const float* from, float factor, index_t t, index_t k, index_t m,
 
 template <bool ADD>
 void times_panels(const float* const* a, index_t rows, index_t t0, index_t depth, const float* packed, index_t k,
-                  index_t n, float* const* y, const float* factors, Fetch fetch) {
+                  index_t n, float* const* y, const float* factors) {
   for (index_t c = 0; c < n; c += PANEL) {
     int cols = int(std::min<index_t>(PANEL, n - c));
     const float* b = packed + c * k + t0 * PANEL;
     for (index_t r = 0; r < rows; r += STRIP) {
-      fetch();
       with_height(std::min<index_t>(STRIP, rows - r), [&](auto height) {
         rows_block<height(), ADD>(a + r, t0, b, depth, y + r, factors + r, c, cols);
       });
@@ -184,30 +150,26 @@ void times_panels(const float* const* a, index_t rows, index_t t0, index_t depth
 }
 
 void times_packed(const float* const* a, index_t rows, const float* packed, index_t k, index_t n,
-                  float* const* y, const float* factors, bool add, const Ahead& ahead) {
+                  float* const* y, const float* factors, bool add) {
   std::vector<float> ones(factors ? 0 : BLOCK, 1.0f);
   for (index_t t0 = 0; t0 < k; t0 += DEPTH) {
     index_t depth = std::min(DEPTH, k - t0);
     for (index_t r = 0; r < rows; r += BLOCK) {
-      index_t count = std::min(BLOCK, rows - r), left = std::min(BLOCK, rows - r - count);
+      index_t count = std::min(BLOCK, rows - r);
       const float* by = factors ? factors + r : ones.data();
-      Ahead own = {{{a + r + count, left, t0 ? 0 : k}, {y + r + count, left, t0 ? 0 : n}}};
-      Fetch fetch(left || t0 + depth < k ? own : ahead, blocks_of(count, n));
       if (add || t0)
-        times_panels<true>(a + r, count, t0, depth, packed, k, n, y + r, by, fetch);
+        times_panels<true>(a + r, count, t0, depth, packed, k, n, y + r, by);
       else
-        times_panels<false>(a + r, count, t0, depth, packed, k, n, y + r, by, fetch);
+        times_panels<false>(a + r, count, t0, depth, packed, k, n, y + r, by);
     }
   }
 }
 
 template <bool ADD>
-void outer_panels(const float* strips, index_t m, const float* packed, index_t k, index_t n, float* y, index_t ld,
-                  Fetch fetch) {
+void outer_panels(const float* strips, index_t m, const float* packed, index_t k, index_t n, float* y, index_t ld) {
   for (index_t c = 0; c < n; c += PANEL) {
     int cols = int(std::min<index_t>(PANEL, n - c));
     for (index_t i = 0; i < m; i += STRIP) {
-      fetch();
       with_height(std::min<index_t>(STRIP, m - i), [&](auto height) {
         const float* strip = strips + i / STRIP * strip_floats(k);
         outer_block<height(), ADD>(strip, packed + c * k, k, y + i * ld + c, ld, cols);
@@ -216,11 +178,9 @@ void outer_panels(const float* strips, index_t m, const float* packed, index_t k
   }
 }
 
-void outer(const float* strips, index_t m, const float* packed, index_t k, index_t n, float* y, index_t ld, bool add,
-           const Ahead& ahead) {
-  Fetch fetch(ahead, blocks_of(m, n));
-  add ? outer_panels<true>(strips, m, packed, k, n, y, ld, fetch)
-      : outer_panels<false>(strips, m, packed, k, n, y, ld, fetch);
+void outer(const float* strips, index_t m, const float* packed, index_t k, index_t n, float* y, index_t ld, bool add) {
+  add ? outer_panels<true>(strips, m, packed, k, n, y, ld)
+      : outer_panels<false>(strips, m, packed, k, n, y, ld);
 }
 
 void add_lanes(const float* sums, index_t stride, index_t n, float* total) {

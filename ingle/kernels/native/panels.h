@@ -28,23 +28,13 @@ inline index_t strip_floats(index_t k) { return k * STRIP + 2; }
 inline index_t strips_size(index_t k, index_t m) { return (m + STRIP - 1) / STRIP * strip_floats(k); }
 void strip_row(const float* from, float factor, index_t t, index_t k, index_t m, float* to);
 
-// Rows that are read or written once a product is done. It asks for them meanwhile, a few cache lines with
-// each block of registers, so that nobody waits for memory then.
-struct Ahead {
-  struct Rows {
-    const float* const* at;
-    index_t count, floats;
-  };
-  Rows lists[3] = {};
-};
-
 // y[r][c] (+)= factors[r] * sum_t a[r][t] * b[t][c] for rows r and columns c < n. Without factors they are 1.
 void times_packed(const float* const* a, index_t rows, const float* packed, index_t k, index_t n,
-                  float* const* y, const float* factors, bool add, const Ahead& ahead = {});
+                  float* const* y, const float* factors, bool add);
 
 // y[i][c] (+)= sum_t a[t][i] * b[t][c] of two packed factors, i < m.
 void outer(const float* strips, index_t m, const float* packed, index_t k, index_t n, float* y, index_t ld,
-           bool add, const Ahead& ahead = {});
+           bool add);
 
 // Rows that gradients are summed over are divided into as many lanes, which threads take: their sums,
 // `stride` apart, are added up in order.
