@@ -66,7 +66,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
     monkeypatch.setattr(shard, "check_gpu", lambda: None)
     monkeypatch.setattr(shard, "OnGpu", lambda model, precision: OnGpu(model, precision, "cpu"))
     run = replace(on_gpu(RUN), batch_tokens=512)
-    train(run, tmp_path / "whole", compiled=False, processes=2)
+    train(run, tmp_path / "whole", compiled=False, processes=1)
     train(run, tmp_path / "parts", compiled=False, processes=2, stop_after=3)
     train(run, tmp_path / "parts", compiled=False, processes=2)
     whole, parts = (

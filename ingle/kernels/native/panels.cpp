@@ -17,6 +17,7 @@ namespace {
 
 constexpr int V = PANEL / VEC;
 constexpr index_t DEPTH = 256;  // summed values per pass: a panel of them stays in the first cache
+constexpr index_t LINE = 16;    // floats of a cache line
 constexpr index_t BLOCK = 96;   // rows per pass: their share of a stays in the second cache
 
 typedef vf Sums[V];
@@ -64,7 +65,10 @@ inline void rows_block(const float* const* a, index_t t0, const float* b, index_
   Sums sums[R];
   const float* row[R];
   UNROLL
-  for (int r = 0; r < R; r++) row[r] = a[r] + t0;
+  for (int r = 0; r < R; r++) {
+    row[r] = a[r] + t0;
+    __builtin_prefetch(y[r] + column, 1);  // there once the sums are
+  }
   accumulate<R>([&](int r, index_t t) { return row[r][t]; }, b, k, sums);
   UNROLL
   for (int r = 0; r < R; r++) give<ADD>(sums[r], factors[r], y[r] + column, cols);
@@ -73,6 +77,8 @@ inline void rows_block(const float* const* a, index_t t0, const float* b, index_
 template <int R, bool ADD>
 inline void outer_block(const float* strip, const float* b, index_t k, float* y, index_t ld, int cols) {
   Sums sums[R];
+  UNROLL
+  for (int r = 0; r < R; r++) __builtin_prefetch(y + r * ld, 1);
   accumulate<R>([&](int r, index_t t) { return strip[t * STRIP + r]; }, b, k, sums);
   UNROLL
   for (int r = 0; r < R; r++) give<ADD>(sums[r], 1.0f, y + r * ld, cols);
@@ -140,8 +146,10 @@ void times_panels(const float* const* a, index_t rows, index_t t0, index_t depth
                   index_t n, float* const* y, const float* factors) {
   for (index_t c = 0; c < n; c += PANEL) {
     int cols = int(std::min<index_t>(PANEL, n - c));
-    const float* b = packed + c * k + t0 * PANEL;
-    for (index_t r = 0; r < rows; r += STRIP) {
+    const float *b = packed + c * k + t0 * PANEL, *next = b + PANEL * k;
+    index_t part = depth * PANEL / ((rows + STRIP - 1) / STRIP);  // of the next panel, asked for with each strip
+    for (index_t r = 0; r < rows; r += STRIP, next += part) {
+      for (index_t i = 0; i < part; i += LINE) __builtin_prefetch(next + i);
       with_height(std::min<index_t>(STRIP, rows - r), [&](auto height) {
         rows_block<height(), ADD>(a + r, t0, b, depth, y + r, factors + r, c, cols);
       });

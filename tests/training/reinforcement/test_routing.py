@@ -31,8 +31,8 @@ from ingle.training.streams import Streams
 VOCAB, DRIFT = 512, PARTS.index("drift")
 
 
-def model_of(seed: int, preset: str = "nano") -> CausalLM:
-    model = build_model(model_preset(preset), seed=seed).train()
+def model_of(seed: int, preset: str = "nano", **changed: int) -> CausalLM:
+    model = build_model(replace(model_preset(preset), **changed), seed=seed).train()
     with torch.no_grad():  # a fresh model is almost uniform: make it choose
         model.lm_head.weight.mul_(12)
         for layer in model.model.layers:
@@ -228,7 +228,7 @@ def test_two_processes_replay_as_one(parent: Path) -> None:  # noqa: F811
 @pytest.mark.slow
 @pytest.mark.skipif(not can_compile(), reason="torch.compile needs a C++ compiler")
 def test_compiled_once_for_all_batches(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = model_of(9)
+    model = model_of(9, num_hidden_layers=2)
     policy = policy_of(model, True)
     lessons = sampled(model, "int8", prompts_of(6, (12, 25, 7)))
     batches = policy.batches(pack_lessons(lessons, 256, 1, 2)[0])
