@@ -21,42 +21,14 @@ from torch.distributed.fsdp import (
 )
 from torch.distributed.tensor import DTensor
 
-from ingle.errors import ConfigError
 from ingle.models.causal_lm import CausalLM
 from ingle.models.layers.block import MTPLayer
 from ingle.models.layers.moe import MoE
 from ingle.parallel.experts import ParallelExperts
-from ingle.parallel.gpu import OnGpu, check_gpu
-from ingle.parallel.layout import Device, Layout, Precision
-from ingle.parallel.mesh import World, join
+from ingle.parallel.layout import Layout, Precision
+from ingle.parallel.mesh import World
 
 T = TypeVar("T")
-
-
-def lay_out(
-    model: CausalLM, precision: Precision = "fp32", expert_parallel: int = 1,
-    device: Device = "cpu",
-) -> Layout:  # fmt: skip
-    """Divide a whole model, the same in every process, among the processes torchrun started, in
-    place; without torchrun it stays whole, and may go to a GPU.
-
-    precision: of products and activations. bf16 keeps fp32 weights, their gradients are summed in
-    fp32, and norms, router and softmax statistics are computed in fp32. expert_parallel: how many
-    processes share the experts of a layer. Raises ConfigError where that is impossible.
-    """
-    world = join(expert_parallel)
-    if world is not None:
-        if device != "cpu":
-            raise ConfigError("Processes of torchrun compute on CPUs: device has to be 'cpu'.")
-        return Sharded(model, world, precision)
-    if expert_parallel > 1:
-        raise ConfigError("Experts are shared by processes: start the run with torchrun.")
-    if device == "cuda":
-        check_gpu()
-        return OnGpu(model, precision)
-    if precision != "fp32":
-        raise ConfigError("On CPUs bf16 is for runs started by torchrun (one process is enough).")
-    return Layout(model)
 
 
 class Learner(nn.Module):

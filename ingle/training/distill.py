@@ -137,7 +137,7 @@ class DistillRun:
 
     model: the student's shape; parent: where it starts from. teacher: a folder with the same
     tokenizer. prompts, group, limit: of a step's rollouts, on-policy. precision: of the student's
-    products in training (parallel/shard.py: lay_out).
+    products in training (parallel/choice.py: lay_out).
     """
 
     name: str

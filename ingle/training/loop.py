@@ -28,7 +28,7 @@ class Run:
     schedule: linear warm-up over `warmup` steps, constant, then linear decay to zero over the last
     `decay` share of the steps (warmup-stable-decay). `bias_freeze`: share of the steps at the end
     in which router biases rest. `parent`: folder whose weights the run starts from. `precision`:
-    of products (parallel/shard.py: lay_out); bf16 is for GPUs and for runs started by
+    of products (parallel/choice.py: lay_out); bf16 is for GPUs and for runs started by
     torchrun. `device`: "cuda" trains on one GPU.
     """
 

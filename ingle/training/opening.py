@@ -15,8 +15,8 @@ from typing import Protocol
 
 from ingle.models import build_model
 from ingle.models.causal_lm import CausalLM
+from ingle.parallel.choice import lay_out
 from ingle.parallel.layout import Device, Layout, Precision
-from ingle.parallel.shard import lay_out
 from ingle.tasks import FIRST, TRAINED
 from ingle.training.checkpoint import load_checkpoint, load_weights, save_checkpoint
 from ingle.training.data import Mixture

@@ -29,9 +29,7 @@ from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
 from ingle.parallel.algorithm import Algorithm, Gradients, StepLoss
 from ingle.parallel.gpu import GpuStreams, OnGpu
-from ingle.parallel.gradient import ShardedStreams
 from ingle.parallel.layout import Layout
-from ingle.parallel.shard import Sharded
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import expert_loads, router_biases
 from ingle.training.memory import keep_memory
@@ -53,10 +51,14 @@ def open_streams(
     else the processes that share it, eagerly and each with one process of its own."""
     if isinstance(layout, OnGpu):
         return GpuStreams(layout, algorithm, tokenizer_folder, compiled, processes)
-    if isinstance(layout, Sharded):
-        keep_memory()
-        return ShardedStreams(layout, algorithm, streams, tokenizer_folder)
-    return Streams(layout.model, algorithm, streams, tokenizer_folder, compiled, processes)
+    if type(layout) is Layout:
+        return Streams(layout.model, algorithm, streams, tokenizer_folder, compiled, processes)
+    from ingle.parallel.gradient import ShardedStreams  # with FSDP2, as in parallel/choice.py
+    from ingle.parallel.shard import Sharded
+
+    assert isinstance(layout, Sharded)
+    keep_memory()
+    return ShardedStreams(layout, algorithm, streams, tokenizer_folder)
 
 
 class Streams:

@@ -12,7 +12,7 @@ from ingle.errors import ConfigError
 from ingle.models import build_model, load_model
 from ingle.models.causal_lm import CausalLM
 from ingle.models.layers.moe import Router
-from ingle.parallel import shard
+from ingle.parallel import choice
 from ingle.parallel.gpu import GpuStreams, OnGpu
 from ingle.parallel.layout import Precision
 from ingle.training.balance import expert_loads
@@ -63,8 +63,8 @@ def test_gradient_is_that_of_the_loop_on_cpus(
 def test_a_resumed_run_equals_an_uninterrupted_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(shard, "check_gpu", lambda: None)
-    monkeypatch.setattr(shard, "OnGpu", lambda model, precision: OnGpu(model, precision, "cpu"))
+    monkeypatch.setattr(choice, "check_gpu", lambda: None)
+    monkeypatch.setattr(choice, "OnGpu", lambda model, precision: OnGpu(model, precision, "cpu"))
     run = replace(on_gpu(RUN), batch_tokens=512)
     train(run, tmp_path / "whole", compiled=False, processes=1)
     train(run, tmp_path / "parts", compiled=False, processes=2, stop_after=3)
@@ -78,4 +78,4 @@ def test_a_resumed_run_equals_an_uninterrupted_one(
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_the_error_says_what_to_do() -> None:
     with pytest.raises(ConfigError, match="no GPU"):
-        shard.lay_out(build_model(RUN.model, 0, "reference"), "bf16", device="cuda")
+        choice.lay_out(build_model(RUN.model, 0, "reference"), "bf16", device="cuda")

@@ -26,9 +26,9 @@ from ingle.errors import ConfigError
 from ingle.models import load_model, read_config
 from ingle.models.causal_lm import CausalLM
 from ingle.models.config import ModelConfig
+from ingle.parallel.choice import lay_out
 from ingle.parallel.environment import refuse_several
 from ingle.parallel.layout import Layout, Precision
-from ingle.parallel.shard import lay_out
 from ingle.prompt.tokenizer import Tokenizer
 from ingle.training.balance import Balance, update_router_biases
 from ingle.training.checkpoint import load_checkpoint, save_checkpoint
@@ -73,7 +73,7 @@ class FineTuning:
     length: most tokens of a document and of a batch; streams: batches of a step. lora: None trains
     the whole model, in fp32. dtype: of the frozen base, "fp32" or "bf16". warmup: share of the
     steps. bias_speed: of the routers' biases, where the whole model is trained. precision: of
-    products (parallel/shard.py: lay_out); bf16 is for the whole model and runs started by torchrun.
+    products (parallel/choice.py: lay_out); bf16 is for the whole model in runs under torchrun.
     """
 
     name: str

@@ -33,7 +33,7 @@ class GrpoRun:
     micro_tokens: of a packed batch. quant: "int8", "int4" or "fp8" for rollouts from a copy of the
     model, rounded to it anew before each; "" for rollouts from the model itself. keep: the best
     checkpoint, by the moving average of accuracy, is kept beside the last from this step on.
-    precision: of training's products (parallel/shard.py: lay_out).
+    precision: of training's products (parallel/choice.py: lay_out).
     """
 
     name: str
