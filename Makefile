@@ -17,10 +17,12 @@ page:
 # Attacks on the seal fork at every turn, which a process that has trained models does slowly: the
 # tests of privacy have one of their own.
 FAST = .venv/bin/python -m pytest -m "not slow and not nightly"
+# only files that have some: to collect all others takes half a minute
+SLOW = $(shell grep -rl --include='test_*.py' mark.slow tests)
 test: .venv/dev lint
 	$(FAST) tests/privacy
 	$(FAST) --ignore=tests/privacy
-	.venv/bin/python -m pytest -m "slow and not nightly"
+	.venv/bin/python -m pytest -m "slow and not nightly" $(SLOW)
 
 clients: .venv/clients
 	@if command -v npm >/dev/null; then cd tests/clients/node && npm ci --loglevel=error; \

@@ -49,7 +49,7 @@ configs = st.fixed_dictionaries(
 )
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=30, deadline=None, derandomize=True)
 @given(actions, configs, st.sampled_from([0.0, 0.7, 1.0]))
 def test_random_schedules(
     steps: list[tuple[str, int]], config: dict[str, Any], agreement: float
