@@ -217,7 +217,7 @@ def test_killed_at_any_moment_it_ends_the_same(parent: Path, tmp_path: Path) -> 
 
     assert start("whole").wait(300) == 0
     rng = random.Random(3)
-    for _ in range(4):
+    for _ in range(3):
         process = start("killed")
         before = _steps(tmp_path / "killed")
         deadline = time.monotonic() + 60
