@@ -22,8 +22,8 @@ _attention_args = Struct("14qd7q").pack
 _attention_grad_args = Struct("14qd17q").pack
 _projection_args = Struct("9q").pack
 _projection_grad_args = Struct("13q").pack
-_feed_forward_args = Struct("12q").pack
-_feed_forward_grad_args = Struct("17q").pack
+_feed_forward_args = Struct("15q").pack
+_feed_forward_grad_args = Struct("22q").pack
 _cross_entropy_args = Struct("10q").pack
 
 _attention, _attention_grad = map(bound, ("document_attention", "document_attention_grad"))
@@ -128,13 +128,14 @@ def projections_grad(
 
 
 def feed_forward(
-    x_ND: Tensor, gate_up_EJD: Tensor, down_EDF: Tensor, ids_NK: Tensor, weights_NK: Tensor
-) -> tuple[Tensor, Tensor]:
+    x_ND: Tensor, gate_ups_EJD: Sequence[Tensor], downs_EDF: Sequence[Tensor], ids_NK: Tensor,
+    weights_NK: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """See `reference.feed_forward`; raises IndexError for an id that is no expert."""
-    given = x_ND, gate_up_EJD, down_EDF, ids_NK, weights_NK
-    if not _fp32(x_ND, gate_up_EJD, down_EDF, weights_NK):
+    given = x_ND, gate_ups_EJD, downs_EDF, ids_NK, weights_NK
+    if not _fp32(x_ND, *gate_ups_EJD, *downs_EDF, weights_NK):
         return reference.feed_forward(*given)
-    y, pre = torch.empty_like(x_ND), x_ND.new_empty(ids_NK.numel(), gate_up_EJD.shape[1])
+    y, pre = torch.empty_like(x_ND), x_ND.new_empty(ids_NK.numel(), gate_ups_EJD[0].shape[1])
     ids = ints(ids_NK)
     packed = _feed_forward_args(*_feed_forward_fields(*given, ids), pre.data_ptr(), y.data_ptr())
     check(_feed_forward(packed))
@@ -142,19 +143,22 @@ def feed_forward(
 
 
 def feed_forward_grad(
-    x_ND: Tensor, gate_up_EJD: Tensor, down_EDF: Tensor, ids_NK: Tensor, weights_NK: Tensor,
-    pre_CJ: Tensor, y_grad_ND: Tensor, *, learns: bool = True,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of x, the weights and both stacks of matrices; see `reference`."""
-    given = x_ND, gate_up_EJD, down_EDF, ids_NK, weights_NK
-    if not _fp32(x_ND, gate_up_EJD, down_EDF, weights_NK, pre_CJ, y_grad_ND):
+    x_ND: Tensor, gate_ups_EJD: Sequence[Tensor], downs_EDF: Sequence[Tensor], ids_NK: Tensor,
+    weights_NK: Tensor, pre_CJ: Tensor, y_grad_ND: Tensor, *, learns: bool = True,
+) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:  # fmt: skip
+    """See `reference.feed_forward_grad`."""
+    given = x_ND, gate_ups_EJD, downs_EDF, ids_NK, weights_NK
+    if not _fp32(x_ND, *gate_ups_EJD, *downs_EDF, weights_NK, pre_CJ, y_grad_ND):
         return reference.feed_forward_grad(*given, pre_CJ, y_grad_ND, learns=learns)
     x, weights, ids = torch.empty_like(x_ND), torch.empty_like(weights_NK), ints(ids_NK)
-    gate_up, down = (t.new_empty(t.shape if learns else 0) for t in (gate_up_EJD, down_EDF))
-    outputs = x.data_ptr(), weights.data_ptr(), gate_up.data_ptr(), down.data_ptr(), learns
+    gate_ups, downs = (
+        [t.new_empty(t.shape if learns else 0) for t in stacks]
+        for stacks in (gate_ups_EJD, downs_EDF)
+    )
+    outputs = x.data_ptr(), weights.data_ptr(), *_two(gate_ups), *_two(downs), learns
     inputs = *_feed_forward_fields(*given, ids), pre_CJ.data_ptr(), y_grad_ND.data_ptr()
     check(_feed_forward_grad(_feed_forward_grad_args(*inputs, *outputs)))
-    return x, weights, gate_up, down
+    return x, weights, gate_ups, downs
 
 
 def cross_entropy(
@@ -211,11 +215,13 @@ def _projection_fields(x: Tensor, weights: Sequence[Tensor]) -> tuple[int, ...]:
 
 
 def _feed_forward_fields(
-    x: Tensor, gate_up: Tensor, down: Tensor, ids_NK: Tensor, weights: Tensor, ids: Tensor
-) -> tuple[int, ...]:
+    x: Tensor, gate_ups: Sequence[Tensor], downs: Sequence[Tensor], ids_NK: Tensor,
+    weights: Tensor, ids: Tensor,
+) -> tuple[int, ...]:  # fmt: skip
     """The struct FeedForward of native/api.h."""
-    experts, width, inner = down.shape
+    _, width, inner = downs[0].shape
+    experts = len(downs[0]), len(downs[1]) if len(downs) > 1 else 0
     return (
         x.data_ptr(), x.shape[0], width, ids.data_ptr(), weights.data_ptr(), ids_NK.shape[1],
-        gate_up.data_ptr(), down.data_ptr(), experts, inner,
+        *_two(gate_ups), *_two(downs), *experts, inner,
     )  # fmt: skip

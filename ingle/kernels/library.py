@@ -15,7 +15,7 @@ from torch import Tensor
 from ingle.kernels.build import SOURCES, runnable_targets
 from ingle.kernels.quantized import Quantized
 
-_ABI_VERSION = 9  # ingle_abi_version in native/library.cpp
+_ABI_VERSION = 10  # ingle_abi_version in native/library.cpp
 _KERNELS = (
     "linear", "rms_norm", "rope", "write_latent", "mla_attention", "route", "mlp", "experts",
     "write_keys", "gqa_attention", "document_attention", "document_attention_grad",

@@ -310,10 +310,12 @@ def projections_grad(
 
 
 def feed_forward(
-    x_ND: Tensor, gate_up_EJD: Tensor, down_EDF: Tensor, ids_NK: Tensor, weights_NK: Tensor
-) -> tuple[Tensor, Tensor]:
+    x_ND: Tensor, gate_ups_EJD: Sequence[Tensor], downs_EDF: Sequence[Tensor], ids_NK: Tensor,
+    weights_NK: Tensor,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """As `experts`, for training: the result [N, D], and gate and up values of every choice
-    [N * K, J], which the gradient starts from."""
+    [N * K, J], which the gradient starts from. Experts lie in one or two stacks, which count on."""
+    gate_up_EJD, down_EDF = torch.cat(list(gate_ups_EJD)), torch.cat(list(downs_EDF))
     rows_CD = x_ND.repeat_interleave(ids_NK.shape[1], 0)
     pre_CJ = x_ND.new_zeros(len(rows_CD), gate_up_EJD.shape[1])
     out_CD = torch.zeros_like(rows_CD)
@@ -325,15 +327,15 @@ def feed_forward(
 
 
 def feed_forward_grad(
-    x_ND: Tensor, gate_up_EJD: Tensor, down_EDF: Tensor, ids_NK: Tensor, weights_NK: Tensor,
-    pre_CJ: Tensor, y_grad_ND: Tensor, *, learns: bool = True,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of x, the weights and both stacks of matrices, these two empty unless `learns`."""
+    x_ND: Tensor, gate_ups_EJD: Sequence[Tensor], downs_EDF: Sequence[Tensor], ids_NK: Tensor,
+    weights_NK: Tensor, pre_CJ: Tensor, y_grad_ND: Tensor, *, learns: bool = True,
+) -> tuple[Tensor, Tensor, list[Tensor], list[Tensor]]:  # fmt: skip
+    """Gradients of x, the weights and all stacks of matrices, these empty unless `learns`."""
+    gate_up_EJD, down_EDF = torch.cat(list(gate_ups_EJD)), torch.cat(list(downs_EDF))
     top_k, weights_C1 = ids_NK.shape[1], weights_NK.view(-1, 1)
     x_CD, y_grad_CD = (t.repeat_interleave(top_k, 0) for t in (x_ND, y_grad_ND))
     x_grad_CD, weights_grad_C = torch.zeros_like(x_CD), torch.zeros_like(weights_C1[:, 0])
-    stacks = gate_up_EJD, down_EDF
-    gate_up_grad, down_grad = (t.new_zeros(t.shape if learns else 0) for t in stacks)
+    gate_up_grad, down_grad = torch.zeros_like(gate_up_EJD), torch.zeros_like(down_EDF)
     for expert, mine in _choices(ids_NK, len(gate_up_EJD)):
         gate, up = pre_CJ[mine].chunk(2, -1)
         sigmoid = gate.sigmoid()
@@ -348,7 +350,12 @@ def feed_forward_grad(
             gate_up_grad[expert] = pre_grad.T @ x_CD[mine]
             down_grad[expert] = (y_grad_CD[mine] * weights_C1[mine]).T @ hidden
     x_grad = x_grad_CD.view(*ids_NK.shape, -1).sum(1)
-    return x_grad, weights_grad_C.view_as(weights_NK), gate_up_grad, down_grad
+    counts = [len(stack) for stack in downs_EDF]
+    gate_ups, downs = (
+        list(grad.split(counts)) if learns else [grad.new_empty(0) for _ in counts]
+        for grad in (gate_up_grad, down_grad)
+    )
+    return x_grad, weights_grad_C.view_as(weights_NK), gate_ups, downs
 
 
 def cross_entropy(

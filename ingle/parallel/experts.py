@@ -82,7 +82,7 @@ class ParallelExperts(Experts):
         gate_up, down = self.gate_up_proj, self.down_proj
         if self.training and plain(rows_AD):
             assert isinstance(gate_up, Tensor) and isinstance(down, Tensor)
-            return feed_forward(rows_AD, gate_up, down, ids_A[:, None].int(), weights_A1)
+            return feed_forward(rows_AD, [gate_up], [down], ids_A[:, None].int(), weights_A1)
         order_A = torch.argsort(ids_A, stable=True)
         ends_L = received_WL.sum(0).cumsum(0).int()
         gate, up = self.gate_and_up(rows_AD[order_A], ends_L)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
@@ -29,43 +30,68 @@ CASES = [
 cases = pytest.mark.parametrize("tokens,width,inner,experts,chosen", CASES)
 
 
-def inputs(tokens: int, width: int, inner: int, experts: int, chosen: int) -> list[Tensor]:
-    """x, both stacks, ids, weights and the gradient of y."""
+Given = tuple[Tensor, list[Tensor], list[Tensor], Tensor, Tensor]
+
+
+def inputs(
+    tokens: int, width: int, inner: int, experts: int, chosen: int, first: int | None = None
+) -> tuple[Given, Tensor]:
+    """x, matrices, ids and weights, and the gradient of y. first: experts of the first stack,
+    where there are two."""
     random = torch.Generator().manual_seed(tokens * width)
     x, grad = (torch.randn(tokens, width, generator=random) for _ in range(2))
     gate_up = torch.randn(experts, 2 * inner, width, generator=random) / width**0.5
     down = torch.randn(experts, width, inner, generator=random) / inner**0.5
     ids = torch.rand(tokens, experts, generator=random).argsort(-1)[:, :chosen].int()
-    return [x, gate_up, down, ids, torch.rand(tokens, chosen, generator=random), grad]
+    counts = [experts] if first is None else [first, experts - first]
+    gate_ups, downs = ([t.clone() for t in m.split(counts)] for m in (gate_up, down))
+    return (x, gate_ups, downs, ids, torch.rand(tokens, chosen, generator=random)), grad
+
+
+def flat(found: Sequence[Tensor | list[Tensor]]) -> list[Tensor]:
+    return [t for one in found for t in (one if isinstance(one, list) else [one])]
 
 
 @cases
 def test_native_equals_reference(
     tokens: int, width: int, inner: int, experts: int, chosen: int
 ) -> None:
-    x, gate_up, down, ids, weights, grad = inputs(tokens, width, inner, experts, chosen)
-    given = x, gate_up, down, ids, weights
+    given, grad = inputs(tokens, width, inner, experts, chosen)
     expected, actual = reference.feed_forward(*given), cpu.feed_forward(*given)
     for mine, theirs in zip(actual, expected, strict=True):
         near(mine, theirs)
     wanted = reference.feed_forward_grad(*given, expected[1], grad)
     found = cpu.feed_forward_grad(*given, actual[1], grad)
-    for mine, theirs in zip(found, wanted, strict=True):
+    for mine, theirs in zip(flat(found), flat(wanted), strict=True):
         near(mine, theirs)
     frozen = cpu.feed_forward_grad(*given, actual[1], grad, learns=False)
     assert torch.equal(frozen[0], found[0]) and torch.equal(frozen[1], found[1])
-    assert [t.numel() for t in frozen[2:]] == [0, 0]
+    assert [t.numel() for t in flat(frozen[2:])] == [0, 0]
+
+
+@pytest.mark.parametrize("first", [1, 4, 5])
+def test_two_stacks_are_one(first: int) -> None:
+    whole, grad = inputs(700, 33, 17, 6, 3)
+    split, _ = inputs(700, 33, 17, 6, 3, first)
+    for tier in (reference, cpu):
+        wanted, found = tier.feed_forward(*whole), tier.feed_forward(*split)
+        assert all(torch.equal(a, b) for a, b in zip(found, wanted, strict=True))
+        ones = tier.feed_forward_grad(*whole, wanted[1], grad)
+        twos = tier.feed_forward_grad(*split, wanted[1], grad)
+        for one, two in zip(ones, twos, strict=True):
+            joined = torch.cat(two) if isinstance(two, list) else two
+            assert torch.equal(joined, one[0] if isinstance(one, list) else one)
 
 
 @cases
 def test_the_operator_is_what_torch_computes_token_by_token(
     tokens: int, width: int, inner: int, experts: int, chosen: int
 ) -> None:
-    x, gate_up, down, ids, weights, grad = (
-        t[:60] if len(t) == tokens else t for t in inputs(tokens, width, inner, experts, chosen)
+    (x, (gate_up,), (down,), ids, weights), grad = inputs(
+        min(tokens, 60), width, inner, experts, chosen
     )
     leaves = [t.requires_grad_() for t in (x, gate_up, down, weights)]
-    y = feed_forward(x, gate_up, down, ids, weights)
+    y = feed_forward(x, [gate_up], [down], ids, weights)
     rows = []
     for n in range(len(x)):
         parts = []
@@ -81,15 +107,14 @@ def test_the_operator_is_what_torch_computes_token_by_token(
 
 
 def test_the_threads_do_not_change_a_bit() -> None:
-    x, gate_up, down, ids, weights, grad = inputs(3000, 64, 32, 6, 2)
-    given = x, gate_up, down, ids, weights
+    given, grad = inputs(3000, 64, 32, 6, 2, 5)
     before = cpu.get_threads()
     results = []
     try:
         for threads in (1, 2, 3):
             cpu.set_threads(threads)
             y, pre = cpu.feed_forward(*given)
-            results.append([y, pre, *cpu.feed_forward_grad(*given, pre, grad)])
+            results.append([y, pre, *flat(cpu.feed_forward_grad(*given, pre, grad))])
     finally:
         cpu.set_threads(before)
     for other in results[1:]:
@@ -97,11 +122,11 @@ def test_the_threads_do_not_change_a_bit() -> None:
 
 
 def test_a_token_alone_is_the_same_token_among_others() -> None:
-    x, gate_up, down, ids, weights, _ = inputs(3000, 64, 32, 6, 2)
-    together = cpu.feed_forward(x, gate_up, down, ids, weights)[0]
+    (x, gate_ups, downs, ids, weights), _ = inputs(3000, 64, 32, 6, 2)
+    together = cpu.feed_forward(x, gate_ups, downs, ids, weights)[0]
     for n in (0, 17, 2999):
         some = slice(n, n + 1)
-        alone = cpu.feed_forward(x[some], gate_up, down, ids[some].contiguous(), weights[some])[0]
+        alone = cpu.feed_forward(x[some], gate_ups, downs, ids[some].contiguous(), weights[some])[0]
         assert torch.equal(alone[0], together[n])
 
 
@@ -127,13 +152,13 @@ def test_shared_experts_in_the_mixture_are_those_beside_it(shared: int) -> None:
 
 @pytest.mark.parametrize("wrong", [-1, 3])
 def test_an_id_that_names_no_expert_is_refused(wrong: int) -> None:
-    x, gate_up, down, ids, weights, grad = inputs(10, 8, 8, 3, 2)
-    pre = cpu.feed_forward(x, gate_up, down, ids, weights)[1]
-    ids[7, 1] = wrong
+    given, grad = inputs(10, 8, 8, 3, 2, 2)
+    pre = cpu.feed_forward(*given)[1]
+    given[3][7, 1] = wrong
     with pytest.raises(IndexError):
-        cpu.feed_forward(x, gate_up, down, ids, weights)
+        cpu.feed_forward(*given)
     with pytest.raises(IndexError):
-        cpu.feed_forward_grad(x, gate_up, down, ids, weights, pre, grad)
+        cpu.feed_forward_grad(*given, pre, grad)
 
 
 @pytest.mark.parametrize("frozen", ["", "mlp"])

@@ -155,15 +155,16 @@ struct ExpertsArgs {
   float* y;
 };
 
-// Feed-forward of training: see feedforward.cpp. Rows of `pre` and of the first weight: gate, then up.
+// Feed-forward of training: see feedforward.cpp. Rows of `pre` and of the first weight: gate, then up. Experts
+// lie in one or two stacks, which count on; without a second one its experts are 0.
 struct FeedForward {
   const float* x;
   index_t rows, width;
   const int* ids;
   const float* weights;
   index_t top_k;
-  const float *gate_up, *down;
-  index_t experts, inner;
+  const float *gate_up[2], *down[2];
+  index_t experts[2], inner;
 };
 
 struct FeedForwardArgs {
@@ -174,7 +175,7 @@ struct FeedForwardArgs {
 struct FeedForwardGradArgs {
   FeedForward common;
   const float *pre, *y_grad;
-  float *x_grad, *weights_grad, *gate_up_grad, *down_grad;
+  float *x_grad, *weights_grad, *gate_up_grad[2], *down_grad[2];
   index_t learns;  // 0: without the last two
 };
 

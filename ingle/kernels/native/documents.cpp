@@ -14,6 +14,8 @@
 
 namespace {
 
+constexpr index_t LINE = 16;  // floats of a cache line
+constexpr int STRIP = 6;  // rows of a block of registers
 constexpr int QUERIES = 24;  // per pass, whole blocks of rows: with all their keys they stay in the second cache
 
 struct Document {
@@ -118,20 +120,21 @@ struct Head {
   template <class T>
   T* row(const Heads<T>& of, index_t r) const { return of.data + (begin + r) * of.row + head * of.head; }
 
-  void queries(float* to) const {
-    for (index_t r = 0; r < length; r++, to += d.width) {
-      copy(row(d.q, r), plain, to);
-      rotation.turn(row(d.q, r) + plain, begin + r, to + plain);
+  // Row by row, so that as much as possible is on its way at once.
+  void gather(float* q, float* k, float* v) const {
+    const float *from_q = row(d.q, 0), *from_k = row(d.k, 0), *from_v = row(d.v, 0), *shared = rotation.key(begin);
+    const Documents by = d;  // not read again after each store
+    for (index_t r = 0; r < length; r++, q += by.width, k += by.width, v += by.value) {
+      copy(from_q + r * by.q.row, plain, q);
+      copy(from_k + r * by.k.row, plain, k);
+      copy(from_v + r * by.v.row, by.value, v);
+      copy(shared + r * by.rotary, by.rotary, k + plain);
+      rotation.turn(from_q + r * by.q.row + plain, begin + r, q + plain);
     }
   }
-  void keys(float* to) const {
-    for (index_t r = 0; r < length; r++, to += d.width) {
-      copy(row(d.k, r), plain, to);
-      copy(rotation.key(begin + r), d.rotary, to + plain);
-    }
-  }
-  void values(float* to) const {
-    for (index_t r = 0; r < length; r++) copy(row(d.v, r), d.value, to + r * d.value);
+  // Row r of a result will be written.
+  static void ask(const float* row, index_t n) {
+    for (index_t i = 0; i < n; i += LINE) __builtin_prefetch(row + i, 1);
   }
 
   void turn_queries_back(const Heads<float>& grads) const {
@@ -151,6 +154,12 @@ struct Head {
     for (index_t r = 0; r < length; r++) copy(from + r * d.value, d.value, row(to, r));
   }
 };
+
+// Call body(r, count) for every few rows of a pass: they need no later keys than the last of them.
+template <class Body>
+void for_each_strip(index_t rows, Body body) {
+  for (index_t r = 0; r < rows; r += STRIP) body(r, std::min<index_t>(STRIP, rows - r));
+}
 
 // Takes scratch memory bit by bit.
 struct Arena {
@@ -195,21 +204,25 @@ void attend(const DocumentsArgs& a, const Head& h, Arena scratch) {
   index_t length = h.length, ld = whole_vectors(length), width = d.width, out = d.heads * d.value;
   float *q = scratch.take(length * width), *k_t = scratch.take(width * ld), *v = scratch.take(length * d.value);
   float *scores = scratch.take(QUERIES * ld), *k = scratch.take(length * width);
-  h.queries(q);
-  h.keys(k);
-  h.values(v);
+  h.gather(q, k, v);
   transpose(k, width, length, width, k_t, ld);
   for (index_t r0 = 0; r0 < length; r0 += QUERIES) {
     index_t rows = std::min<index_t>(QUERIES, length - r0), keys = r0 + rows;
     float* y = a.y + (h.begin + r0) * out + h.head * d.value;
     float factors[QUERIES];
-    axpy_block(q + r0 * width, width, rows, k_t, ld, int(width), int(whole_vectors(keys)), scores, ld, false);
+    for_each_strip(rows, [&](index_t r, index_t count) {
+      int seen = int(whole_vectors(r0 + r + count));
+      axpy_block(q + (r0 + r) * width, width, count, k_t, ld, int(width), seen, scores + r * ld, ld, false);
+    });
     for (index_t r = 0; r < rows; r++) {
       Sums sums = softmax(scores + r * ld, r0 + r + 1, keys, float(d.scale));
       a.log_sum[(h.begin + r0 + r) * d.heads + h.head] = sums.log;
       factors[r] = sums.factor;
+      Head::ask(y + r * out, d.value);
     }
-    axpy_block(scores, ld, rows, v, d.value, int(keys), int(d.value), y, out, false);
+    for_each_strip(rows, [&](index_t r, index_t count) {
+      axpy_block(scores + r * ld, ld, count, v, d.value, int(r0 + r + count), int(d.value), y + r * out, out, false);
+    });
     for (index_t r = 0; r < rows; r++)  // shorter than the row of weights
       for (index_t c = 0; c < d.value; c++) y[r * out + c] *= factors[r];
   }
@@ -239,22 +252,31 @@ void attend_grad(const DocumentsGradArgs& a, const Head& h, Arena scratch, float
   index_t near = length * width, wide = width * ld;
   float *q = scratch.take(near), *k = scratch.take(near), *k_t = scratch.take(wide), *v_t = scratch.take(value * ld);
   float *weights = scratch.take(QUERIES * ld), *slope = scratch.take(QUERIES * ld);
-  float *k_grad = scratch.take(near), *v_grad = scratch.take(length * value);
+  float *k_grad = scratch.take(near), *v_grad = scratch.take(length * value), *v = scratch.take(length * value);
   index_t out = d.heads * value, in = a.q_grad.row;
   const Heads<const float> y_grad = {a.y_grad, out, value};
-  h.queries(q);
-  h.keys(k);
+  h.gather(q, k, v);
   transpose(k, width, length, width, k_t, ld);
-  transpose(h.row(d.v, 0), d.v.row, length, value, v_t, ld);
+  transpose(v, value, length, value, v_t, ld);
   for (index_t r0 = 0; r0 < length; r0 += QUERIES) {
     index_t rows = std::min<index_t>(QUERIES, length - r0), keys = r0 + rows;
     const float *q0 = q + r0 * width, *y0 = h.row(y_grad, r0);
-    axpy_block(q0, width, rows, k_t, ld, int(width), int(whole_vectors(keys)), weights, ld, false);
-    axpy_block(y0, out, rows, v_t, ld, int(value), int(whole_vectors(keys)), slope, ld, false);
-    for (index_t r = 0; r < rows; r++)
+    for_each_strip(rows, [&](index_t r, index_t count) {
+      int seen = int(whole_vectors(r0 + r + count));
+      axpy_block(q0 + r * width, width, count, k_t, ld, int(width), seen, weights + r * ld, ld, false);
+      axpy_block(y0 + r * out, out, count, v_t, ld, int(value), seen, slope + r * ld, ld, false);
+    });
+    for (index_t r = 0; r < rows; r++) {
       softmax_grad(weights + r * ld, slope + r * ld, r0 + r + 1, keys, float(d.scale),
                    a.log_sum[(h.begin + r0 + r) * d.heads + h.head]);
-    axpy_block(slope, ld, rows, k, width, int(keys), int(width), h.row(a.q_grad, r0), in, false);
+      Head::ask(h.row(a.q_grad, r0 + r), width);
+      Head::ask(h.row(a.k_grad, r0 + r), h.plain);
+      Head::ask(h.row(a.v_grad, r0 + r), value);
+    }
+    for_each_strip(rows, [&](index_t r, index_t count) {
+      float* to = h.row(a.q_grad, r0 + r);
+      axpy_block(slope + r * ld, ld, count, k, width, int(r0 + r + count), int(width), to, in, false);
+    });
     // the keys this pass sees first are written, earlier ones added to
     auto give = [&](const float* from, const float* rows_of, index_t stride, index_t cols, float* to) {
       axpy_turned(from, ld, r0, rows_of, stride, int(rows), int(cols), to, cols, true);
@@ -312,7 +334,7 @@ INGLE_API int ingle_document_attention_grad(const DocumentsGradArgs* a) {
     const Documents& d = a->common;
     Rotation rotation(d);
     Scratch shared(d.tokens * d.heads * d.rotary);
-    index_t lines = 4 * d.width + 2 * d.value + 2 * QUERIES;
+    index_t lines = 4 * d.width + 3 * d.value + 2 * QUERIES;
     int status = for_each_head(d, rotation, lines, 2.5, [&](const Head& h, Arena scratch) {
       attend_grad(*a, h, scratch, shared);
     });

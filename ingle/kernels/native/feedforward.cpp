@@ -22,6 +22,15 @@ constexpr index_t DEPTH = 184;  // choices per pass of the matrices' gradients: 
 
 typedef std::vector<index_t> Choices;
 
+index_t experts_of(const FeedForward& f) { return f.experts[0] + f.experts[1]; }
+
+// Expert e's matrix of `size` floats, from the first stack or the one after it.
+template <class T>
+T* matrix(const FeedForward& f, T* const (&stacks)[2], index_t e, index_t size) {
+  bool second = e >= f.experts[0];
+  return stacks[second] + (second ? e - f.experts[0] : e) * size;
+}
+
 // Some tokens, and their choices by expert, in order.
 struct Block {
   index_t begin, end;
@@ -39,10 +48,11 @@ struct Block {
 // All tokens, in blocks of a few DEPTHs: where they are a mixture's, of more tokens, as an expert's matrices
 // are read for its choices in a block. Not too many: threads share the blocks.
 std::vector<Block> blocks_of(const FeedForward& f) {
-  index_t size = DEPTH * std::max({index_t(1), BLOCK_FLOATS / f.width / DEPTH, std::min<index_t>(4, f.experts / f.top_k)});
+  index_t reused = std::min<index_t>(4, experts_of(f) / f.top_k);
+  index_t size = DEPTH * std::max({index_t(1), BLOCK_FLOATS / f.width / DEPTH, reused});
   std::vector<Block> blocks;
   for (index_t n = 0; n < f.rows; n += size) {
-    Block block = {n, std::min(f.rows, n + size), std::vector<Choices>(f.experts)};
+    Block block = {n, std::min(f.rows, n + size), std::vector<Choices>(experts_of(f))};
     for (index_t c = block.begin * f.top_k; c < block.end * f.top_k; c++) block.choices[f.ids[c]].push_back(c);
     blocks.push_back(std::move(block));
   }
@@ -51,7 +61,7 @@ std::vector<Block> blocks_of(const FeedForward& f) {
 
 bool in_range(const FeedForward& f) {
   for (index_t c = 0; c < f.rows * f.top_k; c++)
-    if (f.ids[c] < 0 || f.ids[c] >= f.experts) return false;
+    if (f.ids[c] < 0 || f.ids[c] >= experts_of(f)) return false;
   return true;
 }
 
@@ -87,7 +97,7 @@ template <class Body>
 void for_each_turn(const FeedForward& f, const Block& block, float* sums, Body body) {
   bool whole = block.whole(f, 0);
   if (!whole) std::fill(sums + block.begin * f.width, sums + block.end * f.width, 0.0f);
-  for (index_t e = 0; e < f.experts; e++) body(e, block.choices[e], e > 0 || !whole);
+  for (index_t e = 0; e < experts_of(f); e++) body(e, block.choices[e], e > 0 || !whole);
 }
 
 // h = silu(gate) * up
@@ -118,7 +128,7 @@ struct Packed {
   index_t first, both;  // floats
   Scratch memory;
   Packed(const FeedForward& f, index_t first, index_t second)
-      : first(first), both(first + second), memory(f.experts * both) {}
+      : first(first), both(first + second), memory(experts_of(f) * both) {}
   float* operator[](index_t e) const { return memory + e * both; }
 };
 
@@ -127,9 +137,9 @@ void forward(const FeedForwardArgs& a) {
   index_t D = f.width, F = f.inner, J = 2 * F;
   int threads = threads_for(work_of(f));
   Packed packed(f, packed_size(D, J), packed_size(F, D));
-  parallel_for(threads, f.experts, [&](index_t e, int) {
-    pack_turned(f.gate_up + e * J * D, D, D, J, packed[e]);
-    pack_turned(f.down + e * D * F, F, F, D, packed[e] + packed.first);
+  parallel_for(threads, experts_of(f), [&](index_t e, int) {
+    pack_turned(matrix(f, f.gate_up, e, J * D), D, D, J, packed[e]);
+    pack_turned(matrix(f, f.down, e, D * F), F, F, D, packed[e] + packed.first);
   });
   auto blocks = blocks_of(f);
   parallel_for(threads, index_t(blocks.size()), [&](index_t b, int) {
@@ -178,12 +188,13 @@ void backward_rows(const FeedForwardGradArgs& a, const Packed& packed, const Blo
   });
 }
 
-// What a block adds to the gradients of an expert's matrices: sums over its choices, at most DEPTH at a time.
-void backward_matrices(const FeedForwardGradArgs& a, const Block& block, const Middle& middle, index_t e) {
+// The gradients of an expert's matrices of a block: sums over its choices, at most DEPTH at a time. adds: to
+// those of blocks before.
+void backward_matrices(const FeedForwardGradArgs& a, const Block& block, const Middle& middle, index_t e, bool adds) {
   const FeedForward& f = a.common;
   const Choices& mine = block.choices[e];
   index_t D = f.width, F = f.inner, J = 2 * F, count = index_t(mine.size());
-  float *gate_up = a.gate_up_grad + e * J * D, *down = a.down_grad + e * D * F;
+  float *gate_up = matrix(f, a.gate_up_grad, e, J * D), *down = matrix(f, a.down_grad, e, D * F);
   Scratch x(packed_size(DEPTH, D)), h(packed_size(DEPTH, F));
   Scratch pre_strips(strips_size(DEPTH, J)), y_strips(strips_size(DEPTH, D));
   for (index_t passes = (count + DEPTH - 1) / DEPTH, i0 = 0; passes > 0; passes--) {
@@ -195,8 +206,8 @@ void backward_matrices(const FeedForwardGradArgs& a, const Block& block, const M
       strip_row(middle.grad(c), 1.0f, t, k, J, pre_strips);
       strip_row(a.y_grad + n * D, f.weights[c], t, k, D, y_strips);
     }
-    outer(pre_strips, J, x, k, D, gate_up, D, true);
-    outer(y_strips, D, h, k, F, down, F, true);
+    outer(pre_strips, J, x, k, D, gate_up, D, adds || i0);
+    outer(y_strips, D, h, k, F, down, F, adds || i0);
     i0 += k;
   }
 }
@@ -206,24 +217,31 @@ void backward(const FeedForwardGradArgs& a) {
   index_t D = f.width, F = f.inner, J = 2 * F;
   int threads = threads_for(2 * work_of(f));
   Packed packed(f, packed_size(D, F), packed_size(J, D));
-  parallel_for(threads, f.experts, [&](index_t e, int) {
-    pack(f.down + e * D * F, F, D, F, packed[e]);
-    pack(f.gate_up + e * J * D, D, J, D, packed[e] + packed.first);
-    if (!a.learns) return;
-    std::fill(a.gate_up_grad + e * J * D, a.gate_up_grad + (e + 1) * J * D, 0.0f);
-    std::fill(a.down_grad + e * D * F, a.down_grad + (e + 1) * D * F, 0.0f);
+  parallel_for(threads, experts_of(f), [&](index_t e, int) {
+    pack(matrix(f, f.down, e, D * F), F, D, F, packed[e]);
+    pack(matrix(f, f.gate_up, e, J * D), D, J, D, packed[e] + packed.first);
   });
   auto blocks = blocks_of(f);
   // one thread finishes a block while it is near; several share the blocks, then the experts
   index_t count = index_t(blocks.size()), group = threads > 1 ? count : 1;
+  std::vector<char> begun(experts_of(f));  // whose matrices' gradients are written
   for (index_t b0 = 0; b0 < count; b0 += group) {
     index_t first = blocks[b0].begin, end = blocks[b0 + group - 1].end;
     Middle middle(first * f.top_k, (end - first) * f.top_k, F);
     parallel_for(threads, group, [&](index_t b, int) { backward_rows(a, packed, blocks[b0 + b], middle); });
     if (!a.learns) continue;
-    parallel_for(threads, f.experts, [&](index_t e, int) {
-      for (index_t b = b0; b < b0 + group; b++) backward_matrices(a, blocks[b], middle, e);
+    parallel_for(threads, experts_of(f), [&](index_t e, int) {
+      for (index_t b = b0; b < b0 + group; b++) {
+        if (blocks[b].choices[e].empty()) continue;
+        backward_matrices(a, blocks[b], middle, e, begun[e]);
+        begun[e] = true;
+      }
     });
+  }
+  for (index_t e = 0; a.learns && e < experts_of(f); e++) {
+    if (begun[e]) continue;
+    std::fill_n(matrix(f, a.gate_up_grad, e, J * D), J * D, 0.0f);
+    std::fill_n(matrix(f, a.down_grad, e, D * F), D * F, 0.0f);
   }
 }
 

@@ -17,7 +17,7 @@ from ingle.kernels import reference
 from ingle.kernels.quantized import Quantized
 from ingle.models.config import WithExperts
 from ingle.models.layers.feedforward import feed_forward
-from ingle.models.layers.linear import LARGEST, Linear, plain
+from ingle.models.layers.linear import Linear, plain
 from ingle.weights.paging import LayerExperts
 
 
@@ -79,7 +79,7 @@ class MLP(nn.Module):
         """As a mixture of one expert, which every row chooses."""
         gate_up_1JD, down_1DF = self.stacked(self.down_proj.weight.shape[1])
         ids_N1, weights_N1 = torch.zeros(len(x_ND), 1).int(), x_ND.new_ones(len(x_ND), 1)
-        return feed_forward(x_ND, gate_up_1JD, down_1DF, ids_N1, weights_N1)
+        return feed_forward(x_ND, [gate_up_1JD], [down_1DF], ids_N1, weights_N1)
 
     def stacked(self, inner: int) -> tuple[Tensor, Tensor]:
         """The weights as those of experts of that inner width, whose sum it is: [E, J, D] and
@@ -151,7 +151,7 @@ class Experts(nn.Module):
         if isinstance(gate_up, Quantized) or isinstance(down, Quantized):
             return reference.experts(x_ND, ids_NK, weights_NK, gate_up, down)
         if self.training and type(self) is Experts and plain(x_ND):
-            return feed_forward(x_ND, gate_up, down, ids_NK, weights_NK)
+            return feed_forward(x_ND, [gate_up], [down], ids_NK, weights_NK)
         top_k = ids_NK.shape[1]
         order = torch.argsort(ids_NK.flatten(), stable=True)
         ends_E = counts_E.cumsum(0).int()
@@ -206,9 +206,8 @@ class MoE(nn.Module):
         """Whether `_all_experts` computes this mixture."""
         shared = self.shared_experts
         matrices = shared.gate_proj, shared.up_proj, shared.down_proj
-        stack = self.experts.gate_up_proj  # is copied, and so must not be large
-        small = type(self.experts) is Experts and stack.shape.numel() <= LARGEST
-        return self.training and small and plain(x_ND, *matrices)
+        whole = type(self.experts) is Experts and isinstance(self.experts.down_proj, Tensor)
+        return self.training and whole and plain(x_ND, *matrices)
 
     def _all_experts(self, x_ND: Tensor, ids_NK: Tensor, weights_NK: Tensor) -> Tensor:
         """The shared experts as the last ones of the mixture, which every row chooses: so their
@@ -218,11 +217,9 @@ class MoE(nn.Module):
         assert isinstance(routed_up, Tensor) and isinstance(routed_down, Tensor)
         first, count = len(routed_up), len(down_SDF)
         shared = torch.arange(first, first + count, dtype=torch.int32).expand(len(x_ND), -1)
-        return feed_forward(
-            x_ND, torch.cat([routed_up, gate_up_SJD]), torch.cat([routed_down, down_SDF]),
-            torch.cat([ids_NK, shared], -1),
-            torch.cat([weights_NK, weights_NK.new_ones(shared.shape)], -1),
-        )  # fmt: skip
+        ids = torch.cat([ids_NK, shared], -1)
+        weights = torch.cat([weights_NK, weights_NK.new_ones(shared.shape)], -1)
+        return feed_forward(x_ND, [routed_up, gate_up_SJD], [routed_down, down_SDF], ids, weights)
 
     def step(self, x_ND: Tensor, k: ModuleType, chosen_NK: Tensor | None = None) -> Tensor:
         """chosen_NK: where to write the experts of each row, if anyone asks."""
