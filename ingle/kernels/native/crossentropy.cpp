@@ -66,7 +66,7 @@ struct Lane {
         pack_row(from[r], r, count, D, x);
       }
       times_packed(slopes, count, straight, V, D, to, nullptr, false);
-      if (a.learns) outer(strips, V, x, count, D, weight_grad, D, i > i0);
+      if (a.learns) outer(in_strips(strips, count), V, in_panels(x, count), count, D, weight_grad, D, i > i0);
     }
     return total;
   }

@@ -14,7 +14,6 @@
 
 namespace {
 
-constexpr index_t LINE = 16;  // floats of a cache line
 constexpr int STRIP = 6;  // rows of a block of registers
 constexpr int QUERIES = 24;  // per pass, whole blocks of rows: with all their keys they stay in the second cache
 

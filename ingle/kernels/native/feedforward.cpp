@@ -4,9 +4,9 @@
 //
 // Tokens are taken in blocks whose rows stay near, and in a block one expert after the other: between the
 // products nothing goes through memory but what the gradient needs, the gate and up values of every
-// choice. Weights are packed once per call. Gradients are computed block by block too: first those of x
-// and of the weights w, then what the block adds to those of the matrices, expert by expert. Nothing
-// that is summed depends on how the work is shared.
+// choice. Weights are packed once per call. Gradients are computed so too: of an expert's choices in a block
+// first those of x and of the weights w, then what they add to those of the matrices. Nothing that is
+// summed depends on how the work is shared.
 //
 // Legend: D width, F inner, J = 2F, a choice is n * top_k + k.
 #include <vector>
@@ -35,6 +35,7 @@ T* matrix(const FeedForward& f, T* const (&stacks)[2], index_t e, index_t size) 
 struct Block {
   index_t begin, end;
   std::vector<Choices> choices;
+  std::vector<index_t> places;  // of each expert's first choice, where those of all blocks lie in this order
 
   // Whether an expert has every token once: an MLP.
   bool whole(const FeedForward& f, index_t e) const {
@@ -45,15 +46,20 @@ struct Block {
   }
 };
 
-// All tokens, in blocks of a few DEPTHs: where they are a mixture's, of more tokens, as an expert's matrices
-// are read for its choices in a block. Not too many: threads share the blocks.
+// All tokens, in blocks of a few DEPTHs: in a mixture of enough that an expert, whose matrices are read for
+// each block, has about half a DEPTH. Not too many: threads share the blocks.
 std::vector<Block> blocks_of(const FeedForward& f) {
-  index_t reused = std::min<index_t>(4, experts_of(f) / f.top_k);
+  index_t reused = std::min<index_t>(4, (experts_of(f) / f.top_k + 1) / 2);
   index_t size = DEPTH * std::max({index_t(1), BLOCK_FLOATS / f.width / DEPTH, reused});
   std::vector<Block> blocks;
   for (index_t n = 0; n < f.rows; n += size) {
-    Block block = {n, std::min(f.rows, n + size), std::vector<Choices>(experts_of(f))};
+    Block block = {n, std::min(f.rows, n + size), std::vector<Choices>(experts_of(f)), {}};
     for (index_t c = block.begin * f.top_k; c < block.end * f.top_k; c++) block.choices[f.ids[c]].push_back(c);
+    index_t place = block.begin * f.top_k;
+    for (const Choices& mine : block.choices) {
+      block.places.push_back(place);
+      place += index_t(mine.size());
+    }
     blocks.push_back(std::move(block));
   }
   return blocks;
@@ -160,32 +166,34 @@ void forward(const FeedForwardArgs& a) {
 
 // h of some choices, and the gradients of gate and up: what the gradients of x and of the matrices are made of.
 struct Middle {
-  index_t first, inner;  // the first choice
+  index_t first, h_row, grad_row;  // the first place
   Scratch hidden, pre_grad;
   Middle(index_t first, index_t count, index_t inner)
-      : first(first), inner(inner), hidden(count * inner), pre_grad(count * 2 * inner) {}
-  float* h(index_t c) const { return hidden + (c - first) * inner; }
-  float* grad(index_t c) const { return pre_grad + (c - first) * 2 * inner; }
+      : first(first), h_row(odd_lines(inner)), grad_row(odd_lines(2 * inner)),
+        hidden(count * h_row + PANEL), pre_grad(count * grad_row) {}
+  float* h(index_t place) const { return hidden + (place - first) * h_row; }
+  float* grad(index_t place) const { return pre_grad + (place - first) * grad_row; }
 };
 
-// Gradients of x and w, and what the matrices' need.
-void backward_rows(const FeedForwardGradArgs& a, const Packed& packed, const Block& block, const Middle& middle) {
+// Gradients of x and w by an expert of a block, and what its matrices' need. adds: to those of experts before.
+void backward_rows(const FeedForwardGradArgs& a, const Packed& packed, const Block& block, const Middle& middle,
+                   index_t e, bool adds) {
   const FeedForward& f = a.common;
-  index_t D = f.width, F = f.inner, J = 2 * F;
-  Scratch h_grad((block.end - block.begin) * f.top_k * F);
-  for_each_turn(f, block, a.x_grad, [&](index_t e, const Choices& mine, bool adds) {
-    index_t count = index_t(mine.size());
-    auto y = rows(a.y_grad, mine, D, f.top_k);
-    auto h = list<float*>(count, [&](index_t i) { return h_grad + i * F; });
-    times_packed(y.data(), count, packed[e], D, F, h.data(), nullptr, false);
-    auto grad = list<float*>(count, [&](index_t i) { return middle.grad(mine[i]); });
-    for (index_t i = 0; i < count; i++) {
-      index_t c = mine[i];
-      a.weights_grad[c] = activate_grad(a.pre + c * J, h[i], f.weights[c], F, middle.h(c), grad[i]);
-    }
-    auto x = rows(a.x_grad, mine, D, f.top_k);
-    times_packed(grad.data(), count, packed[e] + packed.first, J, D, x.data(), nullptr, adds);
-  });
+  const Choices& mine = block.choices[e];
+  index_t D = f.width, F = f.inner, J = 2 * F, count = index_t(mine.size()), place = block.places[e];
+  Scratch h_grad(count * F);
+  auto y = rows(a.y_grad, mine, D, f.top_k);
+  auto h = list<float*>(count, [&](index_t i) { return h_grad + i * F; });
+  times_packed(y.data(), count, packed[e], D, F, h.data(), nullptr, false);
+  auto grad = list<float*>(count, [&](index_t i) { return middle.grad(place + i); });
+  for (index_t i = 0; i < count; i++) {
+    const float* later = a.pre + mine[std::min(i + 2, count - 1)] * J;
+    for (index_t j = 0; j < J; j += LINE) __builtin_prefetch(later + j);
+    index_t c = mine[i];
+    a.weights_grad[c] = activate_grad(a.pre + c * J, h[i], f.weights[c], F, middle.h(place + i), grad[i]);
+  }
+  auto x = rows(a.x_grad, mine, D, f.top_k);
+  times_packed(grad.data(), count, packed[e] + packed.first, J, D, x.data(), nullptr, adds);
 }
 
 // The gradients of an expert's matrices of a block: sums over its choices, at most DEPTH at a time. adds: to
@@ -195,19 +203,19 @@ void backward_matrices(const FeedForwardGradArgs& a, const Block& block, const M
   const Choices& mine = block.choices[e];
   index_t D = f.width, F = f.inner, J = 2 * F, count = index_t(mine.size());
   float *gate_up = matrix(f, a.gate_up_grad, e, J * D), *down = matrix(f, a.down_grad, e, D * F);
-  Scratch x(packed_size(DEPTH, D)), h(packed_size(DEPTH, F));
-  Scratch pre_strips(strips_size(DEPTH, J)), y_strips(strips_size(DEPTH, D));
+  Scratch x(packed_size(DEPTH, D)), y(strips_size(DEPTH, D));
   for (index_t passes = (count + DEPTH - 1) / DEPTH, i0 = 0; passes > 0; passes--) {
     index_t k = (count - i0 + passes - 1) / passes;
     for (index_t t = 0; t < k; t++) {
       index_t c = mine[i0 + t], n = c / f.top_k;
       pack_row(f.x + n * D, t, k, D, x);
-      pack_row(middle.h(c), t, k, F, h);
-      strip_row(middle.grad(c), 1.0f, t, k, J, pre_strips);
-      strip_row(a.y_grad + n * D, f.weights[c], t, k, D, y_strips);
+      strip_row(a.y_grad + n * D, f.weights[c], t, k, D, y);
     }
-    outer(pre_strips, J, x, k, D, gate_up, D, adds || i0);
-    outer(y_strips, D, h, k, F, down, F, adds || i0);
+    index_t place = block.places[e] + i0;
+    Factor grad = rows_as_strips(middle.grad(place), middle.grad_row);
+    Factor h = rows_as_panels(middle.h(place), middle.h_row);
+    outer(grad, J, in_panels(x, k), k, D, gate_up, D, adds || i0);
+    outer(in_strips(y, k), D, h, k, F, down, F, adds || i0);
     i0 += k;
   }
 }
@@ -222,20 +230,28 @@ void backward(const FeedForwardGradArgs& a) {
     pack(matrix(f, f.gate_up, e, J * D), D, J, D, packed[e] + packed.first);
   });
   auto blocks = blocks_of(f);
-  // one thread finishes a block while it is near; several share the blocks, then the experts
-  index_t count = index_t(blocks.size()), group = threads > 1 ? count : 1;
   std::vector<char> begun(experts_of(f));  // whose matrices' gradients are written
-  for (index_t b0 = 0; b0 < count; b0 += group) {
-    index_t first = blocks[b0].begin, end = blocks[b0 + group - 1].end;
-    Middle middle(first * f.top_k, (end - first) * f.top_k, F);
-    parallel_for(threads, group, [&](index_t b, int) { backward_rows(a, packed, blocks[b0 + b], middle); });
-    if (!a.learns) continue;
+  auto matrices = [&](const Block& block, const Middle& middle, index_t e) {
+    if (!a.learns || block.choices[e].empty()) return;
+    backward_matrices(a, block, middle, e, begun[e]);
+    begun[e] = true;
+  };
+  if (threads == 1) {  // finishes an expert's part of a block while it is near
+    for (const Block& block : blocks)
+      for_each_turn(f, block, a.x_grad, [&](index_t e, const Choices& mine, bool adds) {
+        Middle middle(block.places[e], index_t(mine.size()), F);
+        backward_rows(a, packed, block, middle, e, adds);
+        matrices(block, middle, e);
+      });
+  } else {  // share the blocks, then the experts
+    Middle middle(0, f.rows * f.top_k, F);
+    parallel_for(threads, index_t(blocks.size()), [&](index_t b, int) {
+      for_each_turn(f, blocks[b], a.x_grad, [&](index_t e, const Choices&, bool adds) {
+        backward_rows(a, packed, blocks[b], middle, e, adds);
+      });
+    });
     parallel_for(threads, experts_of(f), [&](index_t e, int) {
-      for (index_t b = b0; b < b0 + group; b++) {
-        if (blocks[b].choices[e].empty()) continue;
-        backward_matrices(a, blocks[b], middle, e, begun[e]);
-        begun[e] = true;
-      }
+      for (const Block& block : blocks) matrices(block, middle, e);
     });
   }
   for (index_t e = 0; a.learns && e < experts_of(f); e++) {

@@ -17,20 +17,19 @@ namespace {
 
 constexpr int V = PANEL / VEC;
 constexpr index_t DEPTH = 256;  // summed values per pass: a panel of them stays in the first cache
-constexpr index_t LINE = 16;    // floats of a cache line
 constexpr index_t BLOCK = 96;   // rows per pass: their share of a stays in the second cache
 
 typedef vf Sums[V];
 
-// sums[r] = sum_t a(r, t) * b[t] over one panel; `a` says where the factors of a row lie.
-template <int R, class Factor>
-[[gnu::always_inline]] inline void accumulate(Factor a, const float* b, index_t k, Sums (&sums)[R]) {
+// sums[r] = sum_t a(r, t) * b[t * step] over one panel; `a` says where the factors of a row lie.
+template <int R, class At>
+[[gnu::always_inline]] inline void accumulate(At a, const float* b, index_t step, index_t k, Sums (&sums)[R]) {
   UNROLL
   for (int r = 0; r < R; r++)
     UNROLL
     for (int v = 0; v < V; v++) sums[r][v] = vf{};
   UNROLL_SUMS
-  for (index_t t = 0; t < k; t++, b += PANEL) {
+  for (index_t t = 0; t < k; t++, b += step) {
     vf x[V];
     UNROLL
     for (int v = 0; v < V; v++) x[v] = load(b + v * VEC);
@@ -69,17 +68,17 @@ inline void rows_block(const float* const* a, index_t t0, const float* b, index_
     row[r] = a[r] + t0;
     __builtin_prefetch(y[r] + column, 1);  // there once the sums are
   }
-  accumulate<R>([&](int r, index_t t) { return row[r][t]; }, b, k, sums);
+  accumulate<R>([&](int r, index_t t) { return row[r][t]; }, b, PANEL, k, sums);
   UNROLL
   for (int r = 0; r < R; r++) give<ADD>(sums[r], factors[r], y[r] + column, cols);
 }
 
 template <int R, bool ADD>
-inline void outer_block(const float* strip, const float* b, index_t k, float* y, index_t ld, int cols) {
+inline void outer_block(Factor a, Factor b, index_t k, float* y, index_t ld, int cols) {
   Sums sums[R];
   UNROLL
   for (int r = 0; r < R; r++) __builtin_prefetch(y + r * ld, 1);
-  accumulate<R>([&](int r, index_t t) { return strip[t * STRIP + r]; }, b, k, sums);
+  accumulate<R>([&](int r, index_t t) { return a.data[t * a.step + r]; }, b.data, b.step, k, sums);
   UNROLL
   for (int r = 0; r < R; r++) give<ADD>(sums[r], 1.0f, y + r * ld, cols);
 }
@@ -174,21 +173,19 @@ void times_packed(const float* const* a, index_t rows, const float* packed, inde
 }
 
 template <bool ADD>
-void outer_panels(const float* strips, index_t m, const float* packed, index_t k, index_t n, float* y, index_t ld) {
-  for (index_t c = 0; c < n; c += PANEL) {
+void outer_panels(Factor a, index_t m, Factor b, index_t k, index_t n, float* y, index_t ld) {
+  for (index_t c = 0; c < n; c += PANEL, b.data += b.next) {
     int cols = int(std::min<index_t>(PANEL, n - c));
-    for (index_t i = 0; i < m; i += STRIP) {
+    Factor strip = a;
+    for (index_t i = 0; i < m; i += STRIP, strip.data += strip.next)
       with_height(std::min<index_t>(STRIP, m - i), [&](auto height) {
-        const float* strip = strips + i / STRIP * strip_floats(k);
-        outer_block<height(), ADD>(strip, packed + c * k, k, y + i * ld + c, ld, cols);
+        outer_block<height(), ADD>(strip, b, k, y + i * ld + c, ld, cols);
       });
-    }
   }
 }
 
-void outer(const float* strips, index_t m, const float* packed, index_t k, index_t n, float* y, index_t ld, bool add) {
-  add ? outer_panels<true>(strips, m, packed, k, n, y, ld)
-      : outer_panels<false>(strips, m, packed, k, n, y, ld);
+void outer(Factor a, index_t m, Factor b, index_t k, index_t n, float* y, index_t ld, bool add) {
+  add ? outer_panels<true>(a, m, b, k, n, y, ld) : outer_panels<false>(a, m, b, k, n, y, ld);
 }
 
 void add_lanes(const float* sums, index_t stride, index_t n, float* total) {

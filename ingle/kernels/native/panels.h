@@ -32,9 +32,20 @@ void strip_row(const float* from, float factor, index_t t, index_t k, index_t m,
 void times_packed(const float* const* a, index_t rows, const float* packed, index_t k, index_t n,
                   float* const* y, const float* factors, bool add);
 
-// y[i][c] (+)= sum_t a[t][i] * b[t][c] of two packed factors, i < m.
-void outer(const float* strips, index_t m, const float* packed, index_t k, index_t n, float* y, index_t ld,
-           bool add);
+// A factor of `outer`: how far apart its strips or panels lie, and in them the values of t and t + 1. Rows that
+// lie odd_lines apart need not be packed: those of a strip or panel share no set of the first cache.
+struct Factor {
+  const float* data;
+  index_t next, step;
+};
+inline Factor in_strips(const float* packed, index_t k) { return {packed, strip_floats(k), STRIP}; }
+inline Factor in_panels(const float* packed, index_t k) { return {packed, PANEL * k, PANEL}; }
+inline Factor rows_as_strips(const float* from, index_t ld) { return {from, STRIP, ld}; }
+inline Factor rows_as_panels(const float* from, index_t ld) { return {from, PANEL, ld}; }
+inline index_t odd_lines(index_t n) { return ((n + LINE - 1) / LINE | 1) * LINE; }
+
+// y[i][c] (+)= sum_t a[t][i] * b[t][c], i < m, c < n. The last panel is read whole.
+void outer(Factor a, index_t m, Factor b, index_t k, index_t n, float* y, index_t ld, bool add);
 
 // Rows that gradients are summed over are divided into as many lanes, which threads take: their sums,
 // `stride` apart, are added up in order.

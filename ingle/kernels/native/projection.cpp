@@ -74,7 +74,7 @@ struct Lane {
         times_packed(y_grad.at, count, packed.of[m], O, I, x_grad.at, nullptr, m > 0);
         if (!a.learns) continue;
         for (index_t r = 0; r < count; r++) strip_row(y_grad.at[r], 1.0f, r, count, O, strips);
-        outer(strips, O, near_x, count, I, grad[m], I, n > n0);
+        outer(in_strips(strips, count), O, in_panels(near_x, count), count, I, grad[m], I, n > n0);
       }
     }
   }

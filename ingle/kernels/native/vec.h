@@ -17,6 +17,8 @@
 
 typedef int64_t index_t;
 
+constexpr index_t LINE = 16;  // floats of a cache line
+
 struct bf16 {
   uint16_t bits;
 };
