@@ -14,7 +14,6 @@ namespace {
 
 constexpr int CHUNK = 1024;    // summed values per pass: 4 rows of weights stay in the first cache
 constexpr int DOT_ROWS = MANY_REGISTERS ? 6 : 3;
-constexpr int AXPY_ROWS = 6;   // with two vectors a row: 12 sums, 2 vectors and a factor fit 16 registers
 constexpr int WIDEN_FROM = 4;  // rows from which bf16 weights are widened once, not once per tile
 
 // y[r][c] (+)= sum_i x[r][i] * w[c][i], R x C results held in registers.

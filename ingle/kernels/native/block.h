@@ -7,6 +7,7 @@
 #include "vec.h"
 
 constexpr int ROW_BLOCK = 64;  // rows per pass: their share of x stays in the second cache
+constexpr int AXPY_ROWS = 6;   // with two vectors a row: 12 sums, 2 vectors and a factor fit 16 registers
 
 // y[r][o] (+)= sum_i x[r][i] * w[o][i]: weights stay as the checkpoint stores them, [out, in].
 template <class T>

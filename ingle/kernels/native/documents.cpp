@@ -14,7 +14,6 @@
 
 namespace {
 
-constexpr int STRIP = 6;  // rows of a block of registers
 constexpr int QUERIES = 24;  // per pass, whole blocks of rows: with all their keys they stay in the second cache
 
 struct Document {
@@ -131,10 +130,6 @@ struct Head {
       rotation.turn(from_q + r * by.q.row + plain, begin + r, q + plain);
     }
   }
-  // Row r of a result will be written.
-  static void ask(const float* row, index_t n) {
-    for (index_t i = 0; i < n; i += LINE) __builtin_prefetch(row + i, 1);
-  }
 
   void turn_queries_back(const Heads<float>& grads) const {
     for (index_t r = 0; r < length; r++) {
@@ -154,10 +149,10 @@ struct Head {
   }
 };
 
-// Call body(r, count) for every few rows of a pass: they need no later keys than the last of them.
+// Call body(r, count) for every block of rows of a pass: they need no later keys than the last of them.
 template <class Body>
 void for_each_strip(index_t rows, Body body) {
-  for (index_t r = 0; r < rows; r += STRIP) body(r, std::min<index_t>(STRIP, rows - r));
+  for (index_t r = 0; r < rows; r += AXPY_ROWS) body(r, std::min<index_t>(AXPY_ROWS, rows - r));
 }
 
 // Takes scratch memory bit by bit.
@@ -217,7 +212,7 @@ void attend(const DocumentsArgs& a, const Head& h, Arena scratch) {
       Sums sums = softmax(scores + r * ld, r0 + r + 1, keys, float(d.scale));
       a.log_sum[(h.begin + r0 + r) * d.heads + h.head] = sums.log;
       factors[r] = sums.factor;
-      Head::ask(y + r * out, d.value);
+      ask_to_write(y + r * out, d.value);
     }
     for_each_strip(rows, [&](index_t r, index_t count) {
       axpy_block(scores + r * ld, ld, count, v, d.value, int(r0 + r + count), int(d.value), y + r * out, out, false);
@@ -268,9 +263,9 @@ void attend_grad(const DocumentsGradArgs& a, const Head& h, Arena scratch, float
     for (index_t r = 0; r < rows; r++) {
       softmax_grad(weights + r * ld, slope + r * ld, r0 + r + 1, keys, float(d.scale),
                    a.log_sum[(h.begin + r0 + r) * d.heads + h.head]);
-      Head::ask(h.row(a.q_grad, r0 + r), width);
-      Head::ask(h.row(a.k_grad, r0 + r), h.plain);
-      Head::ask(h.row(a.v_grad, r0 + r), value);
+      ask_to_write(h.row(a.q_grad, r0 + r), width);
+      ask_to_write(h.row(a.k_grad, r0 + r), h.plain);
+      ask_to_write(h.row(a.v_grad, r0 + r), value);
     }
     for_each_strip(rows, [&](index_t r, index_t count) {
       float* to = h.row(a.q_grad, r0 + r);

@@ -187,8 +187,7 @@ void backward_rows(const FeedForwardGradArgs& a, const Packed& packed, const Blo
   times_packed(y.data(), count, packed[e], D, F, h.data(), nullptr, false);
   auto grad = list<float*>(count, [&](index_t i) { return middle.grad(place + i); });
   for (index_t i = 0; i < count; i++) {
-    const float* later = a.pre + mine[std::min(i + 2, count - 1)] * J;
-    for (index_t j = 0; j < J; j += LINE) __builtin_prefetch(later + j);
+    ask(a.pre + mine[std::min(i + 2, count - 1)] * J, J);  // gone to memory since the forward pass
     index_t c = mine[i];
     a.weights_grad[c] = activate_grad(a.pre + c * J, h[i], f.weights[c], F, middle.h(place + i), grad[i]);
   }

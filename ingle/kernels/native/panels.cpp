@@ -148,7 +148,7 @@ void times_panels(const float* const* a, index_t rows, index_t t0, index_t depth
     const float *b = packed + c * k + t0 * PANEL, *next = b + PANEL * k;
     index_t part = depth * PANEL / ((rows + STRIP - 1) / STRIP);  // of the next panel, asked for with each strip
     for (index_t r = 0; r < rows; r += STRIP, next += part) {
-      for (index_t i = 0; i < part; i += LINE) __builtin_prefetch(next + i);
+      ask(next, part);
       with_height(std::min<index_t>(STRIP, rows - r), [&](auto height) {
         rows_block<height(), ADD>(a + r, t0, b, depth, y + r, factors + r, c, cols);
       });

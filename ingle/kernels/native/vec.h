@@ -72,6 +72,14 @@ inline vf load_part(const T* p, int n) {
 
 inline void store(float* p, vf v) { std::memcpy(p, &v, sizeof v); }
 
+// n values will be read soon, or written.
+inline void ask(const float* p, index_t n) {
+  for (index_t i = 0; i < n; i += LINE) __builtin_prefetch(p + i);
+}
+inline void ask_to_write(const float* p, index_t n) {
+  for (index_t i = 0; i < n; i += LINE) __builtin_prefetch(p + i, 1);
+}
+
 inline void store_part(float* p, vf v, int n) { std::memcpy(p, &v, n * sizeof(float)); }
 
 // Round to nearest even, as torch does.
